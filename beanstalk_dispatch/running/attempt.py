@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -72,7 +72,7 @@ def undelivered(message: Message | None = None) -> Run:
     return run
 
 
-def execute(run: Run, task: SafeTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def execute(run: Run, task: SafeTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     """Run the task and its hooks, and set ``run.attempted``."""
     started = clock.monotonic()
     kind = type(task)
@@ -130,8 +130,8 @@ def _is_failure(exc: BaseException) -> bool:
 def call_within_task_limit(
     run: Run,
     function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
     *,
     is_hook: bool = False,
 ) -> object:
@@ -176,8 +176,8 @@ def _call_and_end_limit(
     run: Run,
     limit: time_limit,
     function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> object:
     forks, result, has_returned = FORKS.count, None, False
     try:
@@ -278,7 +278,7 @@ def _log_failure(run: Run, exc: BaseException) -> None:
         logger.error("SafeTask failed id=%s function=%s error=%s", *names, error, exc_info=exc)
 
 
-def _call_hooks(run: Run, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _call_hooks(run: Run, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     for task in run.hooked:
         if getattr(type(task), name) is _EMPTY_HOOKS[name] and name not in vars(task):
             continue

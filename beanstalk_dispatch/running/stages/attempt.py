@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, Final
 
-from beanstalk_dispatch import safe_task
 from beanstalk_dispatch.messages.outcomes import Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import LEG
@@ -16,7 +17,9 @@ from beanstalk_dispatch.running.limits.outer_limit import call_within_outer_limi
 from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
-from beanstalk_dispatch.safe_task import SafeTask
+from beanstalk_dispatch.safe_task import PROCESSES, SafeTask
+
+_PROCESS: Final = SafeTask.process
 
 
 def attempt(run: Run) -> Result:
@@ -27,37 +30,43 @@ def attempt(run: Run) -> Result:
     """
     hooked, message = run.hooked, run.message
     before = connections.aliases_in_transaction()
+    has_own_process = [
+        each for each in hooked if type(each).process is not _PROCESS or "process" in vars(each)
+    ]
     # In the context of this delivery. Few tasks ask for their leg.
     LEG.set(partial(RunLeg, run, in_transaction=before, started=clock.monotonic()))
-    is_own_process = {type(each).process for each in hooked} != {SafeTask.process}
-    if is_own_process:
-        run.on_success = None  # more than ``run`` has to succeed
-    else:
-        run.in_transaction = before
-    safe_task.PROCESSES[id(run.task)] = partial(execute, run)
-    if run.configured is not None:
-        safe_task.PROCESSES[id(run.configured)] = partial(_process_listed, run)
     args, kwargs = run.rebuilt if message.typed else (message.args, message.kwargs)
     starter = LEFT.begin(message)
     try:
         try:
-            if is_own_process:
-                call_within_outer_limit(hooked[-1].process, *args, **kwargs)
+            if has_own_process:
+                _call_process(run, args, kwargs)
             else:
-                hooked[-1].process(*args, **kwargs)
+                run.in_transaction = before
+                execute(run, run.task, args, kwargs)
         finally:
             LEFT.end(starter)
-        if is_own_process and (error := connections.drop_left_open(before)):
+        if has_own_process and (error := connections.drop_left_open(before)):
             raise error
     except BaseException as exc:  # from a process() of the project's own
         if is_for_the_process(exc) or isinstance(exc, TimeLimitExceeded):
             raise
         fail_outside(run, exc)
         connections.drop_left_open(before)
-    finally:
-        for each in hooked:
-            del safe_task.PROCESSES[id(each)]
     return run.attempted
+
+
+def _call_process(run: Run, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Call the ``process`` of the project's own, whose ``super().process`` runs the task."""
+    run.on_success = None  # more than ``run`` has to succeed
+    PROCESSES[id(run.task)] = partial(execute, run)
+    if run.configured is not None:
+        PROCESSES[id(run.configured)] = partial(_process_listed, run)
+    try:
+        call_within_outer_limit(run.hooked[-1].process, *args, **kwargs)
+    finally:
+        for each in run.hooked:
+            del PROCESSES[id(each)]
 
 
 def _process_listed(

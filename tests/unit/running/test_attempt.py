@@ -98,6 +98,24 @@ def test_a_task_may_be_processed_outside_of_a_delivery() -> None:
     assert [call[0] for call in calls[3:]] == ["run", "on_error", "on_completion"]
 
 
+@pytest.mark.parametrize("place", [SafeTask, Recorder, None])
+def test_a_process_that_is_set_later_is_called_too(
+    place: type[SafeTask] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library may patch it, for all tasks, a class, or an instance."""
+    task, process, seen = Recorder(), SafeTask.process, []
+
+    def processed(*args: Any, **kwargs: Any) -> None:
+        seen.append("in")
+        process(*(args if place else (task, *args)), **kwargs)
+        seen.append("out")
+
+    monkeypatch.setattr(place or task, "process", processed, raising=False)
+    assert attempt(task, 1).outcome is Outcome.DONE
+    assert seen == ["in", "out"]
+    assert [call[0] for call in calls] == ["run", "on_success", "on_completion"]
+
+
 def test_base_hooks_take_a_failure() -> None:
     task = SafeTask(jobs.fail, verbose=False)
     assert attempt(task).outcome is Outcome.FAILED
