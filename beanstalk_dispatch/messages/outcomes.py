@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, final
 
 
 class Outcome(StrEnum):
@@ -99,6 +99,7 @@ UNWANTED: Final = frozenset({Outcome.CANCELLED, Outcome.EXPIRED})
 """The outcomes of a task that nobody wants any more. That is the end of it, and no failure."""
 
 
+@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The result of a delivery, as data. A consumer needs nothing else to settle the message."""

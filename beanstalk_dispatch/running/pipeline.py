@@ -6,8 +6,9 @@ import functools
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, final
 
 from django.core.cache import caches
 
@@ -42,7 +43,8 @@ from .stages import (
 )
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """One stage of the pipeline."""
 
     name: str
@@ -56,7 +58,9 @@ class Step(NamedTuple):
     """The fact of a run without which the stage has nothing to do, and is not called."""
 
 
-class OutcomeStep(NamedTuple):
+@final
+@dataclass(frozen=True, slots=True)
+class OutcomeStep:
     """A stage that is called after those behind it, if they have one of these outcomes."""
 
     name: str
@@ -69,7 +73,7 @@ STAGES: Final[Sequence[Step | OutcomeStep]] = (
     Step("limit", limit.limit, in_child=True),
     Step("read", read.read),
     Step("report", report.report),
-    Step("accept", accept.accept),
+    Step("accept", accept.accept, only_if=attrgetter("exception")),
     OutcomeStep("postpone", postpone.postpone, {Outcome.RUNNING, Outcome.UNAVAILABLE}),
     Step("known", known.known, only_if=attrgetter("delivery.message_id")),
     Step("look up", look_up.look_up, in_child=True),
@@ -144,13 +148,13 @@ def run_steps(run: Run, steps: Sequence[Step | OutcomeStep]) -> Result:
     error: BaseException | None = None
     try:
         for step in steps:
-            if isinstance(step, OutcomeStep):
+            if type(step) is OutcomeStep:
                 surrounds.append(step)
                 continue
             if step.only_if is not None and not step.only_if(run):
                 continue
             found = step.stage(run)
-            if found is not None and not isinstance(found, Result):
+            if found is not None and type(found) is not Result:
                 try:
                     next(found)
                 except StopIteration as stop:  # it refuses the message, or surrounds nothing
@@ -176,7 +180,7 @@ def _leave(
     while surrounds:
         surround = surrounds.pop()
         try:
-            if isinstance(surround, OutcomeStep):
+            if type(surround) is OutcomeStep:
                 if result is not None and result.outcome in surround.outcomes:
                     result = _look_at(surround, run, result)
                 continue

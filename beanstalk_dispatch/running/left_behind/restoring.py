@@ -71,27 +71,22 @@ def release_left_locked() -> str:
     Return the names of the handlers, or the empty string. A thread of a consumer holds none between
     two tasks. Without the lock of ``threading``, no other thread could start one.
     """
-    left = ["logging"] if _release_lock(logging._lock) else []  # type: ignore[attr-defined] # noqa: SLF001
-    if _release_lock(threading._active_limbo_lock):  # type: ignore[attr-defined] # noqa: SLF001
-        left.append("threading")
+    locks: list[tuple[Any, Any]] = [
+        ("logging", logging._lock),  # type: ignore[attr-defined] # noqa: SLF001
+        ("threading", threading._active_limbo_lock),  # type: ignore[attr-defined] # noqa: SLF001
+    ]
     # The public names lead only to handlers of loggers, not to those within another handler.
     for reference in logging._handlerList:  # type: ignore[attr-defined] # noqa: SLF001
         handler = reference()
-        if _release_lock(getattr(handler, "lock", None)):
-            left.append(handler.name or type(handler).__name__)
+        locks.append((handler, getattr(handler, "lock", None)))
+    left = []
+    for holder, lock in locks:
+        if type(lock) is _LOCK_TYPE and _is_owned(lock):
+            while _is_owned(lock):  # the thread may have taken it twice
+                lock.release()
+            is_name = type(holder) is str
+            left.append(holder if is_name else holder.name or type(holder).__name__)
     return joined(left) if left else ""
-
-
-def _release_lock(lock: Any) -> bool:
-    """Release the lock if this thread holds it. Return True if it did.
-
-    The thread may have taken the lock twice.
-    """
-    if type(lock) is not _LOCK_TYPE or not _is_owned(lock):
-        return False
-    while _is_owned(lock):
-        lock.release()
-    return True
 
 
 # --- logging ---------------------------------------------------------------------------------

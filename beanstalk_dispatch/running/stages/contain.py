@@ -16,7 +16,7 @@ def contain(run: Run) -> Surround:
     A task that was cut off too often goes to the dead-letter queue instead.
     """
     running = run.running = RUNNING.task(run.message, run.delivery, run.config)
-    if (result := end_spent_task(run)) is not None:
+    if running.times_cut and (result := end_spent_task(run)) is not None:
         return result
     run.child = _child_of(run)
     if run.child:
@@ -38,10 +38,8 @@ def _child_of(run: Run) -> str | None:
     A task that was cut off before has a process of its own, wherever there are any: it may be the
     reason.
     """
+    isolation = "fresh" if run.running.times_cut else run.entry.isolation or run.config.isolation
     children = run.consumer.children
-    if children is None or not children.are_possible():
+    if isolation == "thread" or children is None or not children.are_possible():
         return None
-    if run.running.times_cut:
-        return "fresh"
-    isolation = run.entry.isolation or run.config.isolation
-    return None if isolation == "thread" else isolation
+    return isolation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from beanstalk_dispatch.exceptions import NotImportable, TaskTimeout
-from beanstalk_dispatch.running.definitions import dispatch_table, entries
+from beanstalk_dispatch.running.definitions import dispatch_table
+from beanstalk_dispatch.running.definitions.entries import entries_by_name
 from beanstalk_dispatch.running.limits.outer_limit import call_import
 from beanstalk_dispatch.running.process_exceptions import is_for_the_process
 from beanstalk_dispatch.running.run import Run
@@ -15,7 +16,7 @@ def look_up(run: Run) -> None:
     Raise NotImportable, which is one, also for an import that exits or takes too long.
     """
     name = run.message.function
-    if (made := entries.made_entry(name, run.config)) is not None:
+    if (made := entries_by_name(run.config).get(name)) is not None:
         run.entry = made
         return
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Final
 
-from beanstalk_dispatch.conf.variables import PERIODIC_TASKS
-from beanstalk_dispatch.exceptions import MessageError, NotAllowed
+from beanstalk_dispatch.conf.variables import MAX_AGE, PERIODIC_TASKS
+from beanstalk_dispatch.exceptions import BadSignature, MessageError, NotAllowed
 from beanstalk_dispatch.messages.cron import occurrence_id
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -20,8 +21,21 @@ def read(run: Run) -> None:
     """Set ``run.message``, or ``run.exception`` for ``accept``, which observers see happen."""
     try:
         run.message = decode(run)
+        if run.config.max_age is not None and not run.delivery.is_periodic:
+            _check_age(run.message, run.config.max_age)
     except MessageError as exc:
         run.exception = exc
+
+
+def _check_age(message: Message, limit: timedelta) -> None:
+    """Raise BadSignature if the message is too old, or does not say when it was sent."""
+    if message.sent_at is None:
+        raise BadSignature(
+            f"the message does not say when it was sent, and {MAX_AGE.variable} is set"
+        )
+    age = time.time() - max(message.sent_at, message.not_before or 0)
+    if age > limit.total_seconds():
+        raise BadSignature(f"too old: sent {age:.0f} s ago; {MAX_AGE.variable} is {limit}")
 
 
 def decode(run: Run) -> Message:
@@ -30,7 +44,7 @@ def decode(run: Run) -> Message:
     Raise a MessageError if it is not one.
     """
     delivery, config = run.delivery, run.config
-    if delivery.is_periodic:
+    if delivery.task_name and delivery.is_periodic:
         return _periodic_message(run)
     keys = config.signing_keys
     return Message.decode(
