@@ -16,7 +16,7 @@ def contain(run: Run) -> Surround:
     A task that was cut off too often goes to the dead-letter queue instead.
     """
     running = run.running = RUNNING.task(run.message, run.delivery, run.config)
-    if running.times_cut and (result := end_spent_task(run)) is not None:
+    if (result := end_spent_task(run)) is not None:
         return result
     run.child = _child_of(run)
     if run.child:
