@@ -75,10 +75,13 @@ class Retry(Exception):
 
     ``delay`` is in seconds or a timedelta; None takes the task's backoff. A retry counts against
     ``max_retries``, or against RETRY_LIMIT if the task sets none. Raise ValueError for a delay
-    that is not a number of seconds below 2**31.
+    that is not a number of seconds below 2**31, and TypeError for one in the place of ``reason``.
     """
 
     def __init__(self, reason: str = "", *, delay: float | timedelta | None = None) -> None:
+        given: object = reason
+        if isinstance(given, int | float | timedelta):
+            raise TypeError(f"the reason {reason!r} is not a string; write Retry(delay={reason!r})")
         super().__init__(reason)
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
         self.delay = None if seconds is None else max(float(seconds), 0.0)

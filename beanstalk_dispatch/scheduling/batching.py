@@ -33,7 +33,7 @@ class CollectedCalls:
 
     def __init__(self, queues: Collection[str]) -> None:
         """``queues``: the queues whose calls are collected, as callers name them; none for all."""
-        self._queues = frozenset(queues)
+        self._queues = queues
         self._was_started = False
         self._lock = threading.Lock()
         self._process_id = os.getpid()

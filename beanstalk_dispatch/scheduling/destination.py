@@ -63,9 +63,15 @@ class Destination:
         return body
 
 
-@functools.lru_cache(maxsize=256)
 def resolve(name: str, config: Config, is_local: bool = False) -> Destination:
     """Return the destination that a caller names. Raise UnknownQueue if there is none."""
+    if not isinstance(name, str):
+        raise UnknownQueue(f"{name!r} is not the name of a queue; write one string")
+    return _resolve(name, config, is_local)
+
+
+@functools.lru_cache(maxsize=256)
+def _resolve(name: str, config: Config, is_local: bool) -> Destination:
     address = resolve_address(name, config)
     if config.is_dead_letter_queue(address.name):
         raise UnknownQueue(

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import math
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 
 from beanstalk_dispatch.client import (
@@ -18,6 +20,7 @@ from beanstalk_dispatch.client import (
     aschedule,
     aschedule_function,
     aschedule_many,
+    batching,
     schedule,
     schedule_function,
     schedule_many,
@@ -217,6 +220,23 @@ def test_a_send_looks_for_its_queue_once(
 def test_an_unknown_queue_is_an_error(sqs_env: Environment) -> None:
     with pytest.raises(UnknownQueue):
         schedule_function("mail", "record")
+
+
+@pytest.mark.parametrize("queue", [["mail", "jobs"], None])
+@pytest.mark.parametrize("aliases", ["jobs=jobs", None])
+def test_a_queue_that_is_no_string_is_an_error_that_shows_it(
+    queue: Any, aliases: str | None, env: Environment
+) -> None:
+    env(DISPATCH_QUEUES=aliases, DISPATCH_TABLE="record=tests.jobs.record")
+    says = re.escape(f"{queue!r} is not the name of a queue; write one string")
+    for schedules in (
+        lambda: schedule_function(queue, "record"),
+        lambda: schedule_many(queue, [Call("record")]),
+        lambda: async_to_sync(aschedule_function)(queue, "record"),
+        batching(queue).__enter__,
+    ):
+        with pytest.raises(UnknownQueue, match=says):
+            schedules()
 
 
 @pytest.mark.slow

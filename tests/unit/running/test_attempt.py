@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -614,6 +615,12 @@ def test_a_hook_may_exit(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_delay_that_is_no_time_is_refused(delay: Any) -> None:
     with pytest.raises(ValueError, match="is not a number of seconds below"):
         Retry(delay=delay)
+
+
+@pytest.mark.parametrize("delay", [60, 0.5, timedelta(minutes=1)])
+def test_a_delay_in_the_place_of_the_reason_is_refused(delay: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"a string; write Retry(delay={delay!r})")):
+        Retry(delay)
 
 
 def test_exceptions_may_be_listed_as_a_list() -> None:
