@@ -76,7 +76,7 @@ async def join(queue: str, steps: Steps) -> str:
     if _pending.loop is not loop:  # no call waits in this loop
         _pending.loop, _pending.calls = loop, {}
         loop.call_soon(_start)
-    # A name that is no string is the error of its call, and may have no hash.
+    # A name that is not a string has perhaps no hash; its call raises the error.
     _pending.calls.setdefault(str(queue), []).append(call)
     try:
         return await call.future

@@ -22,21 +22,21 @@ class Pauses:
 
     def __init__(self, queues: Sequence[QueueState], prefetch: Prefetch) -> None:
         config = get_config()
-        self._queues = {resolve_address(each.name, config).name: each for each in queues}
+        self._queues = [(resolve_address(each.name, config).name, each) for each in queues]
         self._prefetch = prefetch
         self._is_answered = True
 
     def refresh(self) -> None:
         """Ask the cache once. Without an answer, every queue stays as it was."""
         try:
-            paused = record.paused_since(self._queues, get_config())
+            paused = record.paused_since((name for name, _ in self._queues), get_config())
         except LeaseUnavailable as exc:
             if self._is_answered:
                 logger.warning("not known which queues are paused error=%s", quoted_error(exc))
             self._is_answered = False
             return
         self._is_answered = True
-        for name, queue in self._queues.items():
+        for name, queue in self._queues:
             if queue.is_paused != (name in paused):
                 self._prefetch.set_paused(queue, is_paused=name in paused)
                 verb = "paused" if queue.is_paused else "resumed"

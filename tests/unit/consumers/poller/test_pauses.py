@@ -70,6 +70,14 @@ def test_a_burst_ends_at_a_paused_queue(paused_env: str) -> None:
     assert open_queue("jobs").depth() == 1
 
 
+def test_a_queue_is_paused_by_each_of_its_names(worker_env: Environment, paused_env: str) -> None:
+    worker_env(DISPATCH_QUEUES=f"jobs={paused_env} again={paused_env}")
+    worker = make_worker(Recording(), "jobs", "again", **OBEYS)
+    record.pause(paused_env)
+    Pauses(worker.queues, worker.prefetch).refresh()
+    assert [queue.is_paused for queue in worker.queues] == [True, True]
+
+
 def test_without_an_answer_all_stays_as_it_was(
     paused_env: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
