@@ -34,6 +34,11 @@ async def note_later(path: str) -> None:
     await sync_to_async(note)(path)
 
 
+async def fail_later(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    raise ValueError
+
+
 def fail() -> None:
     raise ValueError("no such customer")
 

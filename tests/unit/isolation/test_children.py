@@ -44,7 +44,7 @@ NAMES = (
     "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
     "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
     "block_signals", "open_all_files", "print_text", "write_at_end", "end_forked",
-    "note_later", "signal_group", "start_program",
+    "note_later", "signal_group", "start_program", "fail_later",
 )  # fmt: skip
 TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
 
@@ -404,6 +404,16 @@ def test_a_child_whose_turn_may_be_in_the_cache_ends(monkeypatch: pytest.MonkeyP
         leftovers = Leftovers(file.fileno(), max_memory=None)
         monkeypatch.setattr(HELD, "was_unanswered", True)
         assert leftovers.why_to_end([]) == "the lease's cache has not answered it"
+
+
+def test_a_child_stays_whose_coroutine_has_failed(env: Environment, tmp_path: Path) -> None:
+    env(DISPATCH_TASK_TIMEOUT="1s")
+    notes = tmp_path / "notes"
+    outcome("note", str(notes), task_id="1")
+    assert outcome("fail_later", 0, task_id="2") is Outcome.FAILED
+    assert outcome("fail_later", 60, task_id="3") is Outcome.TIMED_OUT
+    outcome("note", str(notes), task_id="4")
+    assert len(set(processes(notes))) == 1
 
 
 def test_a_child_that_was_interrupted_is_not_used_again(env: Environment, tmp_path: Path) -> None:
