@@ -80,4 +80,5 @@ def with_context(
 def of_a_model(user: Model) -> None: ...
 
 
-def unread(key: Hashable) -> None: ...
+def unread(key: Hashable, on: date | None = None) -> None:
+    calls.append((key, on))

@@ -28,7 +28,12 @@ def problems_of(task_class: type[SafeTask]) -> list[str]:
 
 
 def _problems_of_construction(task_class: type[SafeTask]) -> Iterator[str]:
-    for parameter in _signature_of(task_class):
+    try:
+        parameters = _signature_of(task_class)
+    except Exception as exc:  # of an annotation, from Python 3.14 on
+        yield f"its parameters cannot be read: {exc}"
+        return
+    for parameter in parameters:
         is_required = parameter.default is inspect.Parameter.empty
         if is_required and parameter.kind not in {
             inspect.Parameter.VAR_POSITIONAL,

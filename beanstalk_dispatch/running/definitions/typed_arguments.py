@@ -22,6 +22,8 @@ from django.db.models import Model
 
 from beanstalk_dispatch.exceptions import MalformedMessage
 
+from .signature import annotated_signature, signature_of
+
 _WRITE: Final[Mapping[type, Callable[[Any], Any]]] = {
     UUID: str,
     Decimal: str,
@@ -53,11 +55,24 @@ class Annotations:
     """The annotations of a function's parameters, read once for each use."""
 
     def __init__(self, function: Any, *, skipped: int = 0) -> None:
-        """Leave out the first ``skipped`` parameters. Raise any exception of an annotation."""
-        parameters = list(inspect.signature(function).parameters.values())[skipped:]
-        hints = typing.get_type_hints(inspect.unwrap(function))
-        self._parameters = parameters
-        self.types = {each.name: hints[each.name] for each in parameters if each.name in hints}
+        """Leave out the first ``skipped`` parameters. Raise as ``signature_of`` does."""
+        self._parameters = list(signature_of(function).parameters.values())[skipped:]
+        self.types: dict[str, Any] = {}
+        self.unreadable: dict[str, str] = {}
+        """Parameter → why its annotation cannot be read."""
+        try:
+            annotated = annotated_signature(function).parameters
+        except Exception as exc:
+            self.unreadable = {each.name: str(exc) for each in self._parameters}
+            return
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        for each in self._parameters:
+            if (annotation := annotated[each.name].annotation) is each.empty:
+                continue
+            try:
+                self.types[each.name] = _evaluated(annotation, names)
+            except Exception as exc:
+                self.unreadable[each.name] = str(exc)
 
     def of(self, key: Key) -> tuple[str, Any]:
         """Return the parameter that an argument is for, and its annotation, which may be None."""
@@ -72,6 +87,11 @@ class Annotations:
         names = [each.name for each in self._parameters if each.kind in positional]
         rest = [each.name for each in self._parameters if each.kind is each.VAR_POSITIONAL]
         return [*names[: index + 1], *rest, ""][min(index, len(names))]
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, globalns=names)["it"]
 
 
 def converted(
@@ -89,6 +109,10 @@ def converted(
             raise TypeError(type(value).__name__)
         written = write(value)
         name, annotation = known.of(key)
+        if name in known.unreadable:
+            raise CannotRebuild(
+                f"{name!r} has an annotation that cannot be read: {known.unreadable[name]}"
+            )
         if not _comes_back(annotation, written, value):
             raise CannotRebuild(f"annotate the parameter: {name or key}: {type(value).__name__}")
         _set(new_args, new_kwargs, key, written)
@@ -110,7 +134,9 @@ def rebuilt(
             _set(new_args, new_kwargs, key, read(annotation, value))
         except Exception:  # an __init__ of the project's own may raise anything
             reason = "needs an annotation that says its type"
-            if annotation is not None:
+            if name in known.unreadable:
+                reason = f"has an annotation that cannot be read: {known.unreadable[name]}"
+            elif annotation is not None:
                 reason = f"does not fit {_name_of(annotation)}"
             raise MalformedMessage(f"argument {name or key!r} {reason}") from None
     return new_args, new_kwargs
@@ -201,10 +227,12 @@ def _name_of(annotation: Any) -> str:
 def problems(function: Any, *, skipped: int) -> Iterator[str]:
     """Yield the parameters whose annotations no message can fill."""
     try:
-        found = Annotations(function, skipped=skipped).types
+        known = Annotations(function, skipped=skipped)
     except Exception as exc:
-        yield f"its annotations cannot be read: {exc}"
+        yield f"its parameters cannot be read: {exc}"
         return
-    for name, annotation in found.items():
+    for reason in dict.fromkeys(known.unreadable.values()):
+        yield f"its annotations cannot be read: {reason}"
+    for name, annotation in known.types.items():
         if inspect.isclass(annotation) and issubclass(annotation, _NO_JSON):
             yield f"{name!r} is annotated as {annotation.__name__}, which no message can carry"

@@ -23,7 +23,7 @@ def _rebuild(run: Run) -> tuple[Sequence[Any], Mapping[str, Any]]:
     try:
         known = Annotations(function, skipped=skipped)
     except Exception as exc:
-        raise MalformedMessage(f"the task's annotations cannot be read: {exc}") from None
+        raise MalformedMessage(f"the task's parameters cannot be read: {exc}") from None
     return rebuilt(message.args, message.kwargs, message.typed, known)
 
 

@@ -142,10 +142,13 @@ def test_without_the_function_at_hand_the_error_is_that_of_json(sqs_env: Environ
         schedule_function("jobs", "elsewhere", ID)
 
 
-def test_annotations_that_cannot_be_read_leave_the_error_of_json(env: Environment) -> None:
+def test_an_annotation_that_cannot_be_read_is_named_and_spoils_no_other(env: Environment) -> None:
     env(DISPATCH_TASKS=f"{MODULE}.unread", DISPATCH_EXECUTE_SYNCHRONOUSLY=True)
+    schedule_function("jobs", typed_jobs.unread, "a", DAY)
+    assert jobs.calls.pop() == ("a", DAY)
     key: Any = ID
-    with pytest.raises(InvalidArgument, match=r"pass str\(value\)$"):
+    reason = r"or 'key' has an annotation that cannot be read: name 'Hashable' is not defined$"
+    with pytest.raises(InvalidArgument, match=reason):
         schedule_function("jobs", typed_jobs.unread, key)
 
 
@@ -165,7 +168,10 @@ def received(function: str, *args: Any, **kwargs: Any) -> Result:
         (lambda: received("nested", [{"item": 5}], {}), "argument 'lines' does not fit list"),
         (lambda: received("nested", [], [1]), "argument 'days' does not fit dict"),
         (lambda: received("nested", [], {}, 7), "argument 'rest' does not fit Decimal"),
-        (lambda: received("unread", 7), "the task's annotations cannot be read: name 'Hashable'"),
+        (
+            lambda: received("unread", 7),
+            "argument 'key' has an annotation that cannot be read: name 'Hashable'",
+        ),
     ],
 )
 def test_a_message_that_does_not_fit_is_malformed(
@@ -194,4 +200,15 @@ def test_the_checks_name_annotations_that_nothing_can_fill(env: Environment) -> 
     assert found == [
         f"'{MODULE}.of_a_model': 'user' is annotated as Model, which no message can carry.",
         f"'{MODULE}.unread': its annotations cannot be read: name 'Hashable' is not defined.",
+    ]
+
+
+def test_a_builtin_without_a_signature_is_named(env: Environment) -> None:
+    env(DISPATCH_TABLE="largest=builtins.max")
+    body = Message(function="largest", args=[1], typed=[0]).encode(queue="q")
+    found = deliver(body, Delivery(queue="q"))
+    reason = "parameters cannot be read: no signature found for builtin <built-in function max>"
+    assert (found.outcome, found.reason) == (Outcome.MALFORMED, f"the task's {reason}")
+    assert [each.msg for each in checks.run_checks() if each.id == "beanstalk_dispatch.W027"] == [
+        f"'largest': its {reason}."
     ]
