@@ -174,6 +174,7 @@ def secrets_of_aws(secrets: Environment) -> Environment:
     return secrets
 
 
+@pytest.mark.filterwarnings("ignore:a test sends a message to SQS")
 @pytest.mark.parametrize("source", ["secrets", "secrets_of_aws"])
 @pytest.mark.parametrize(("mistake", "variables"), MISTAKES)
 def test_a_mistake_shows_no_secret(
