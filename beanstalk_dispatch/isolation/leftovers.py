@@ -49,9 +49,13 @@ class Leftovers:
     """The state of a child before its first task, to compare with."""
 
     def __init__(self, descriptor: int, *, max_memory: int | None) -> None:
-        """``descriptor``: one that stays open. ``max_memory`` is in bytes of resident memory."""
+        """``descriptor``: one that stays open. ``max_memory`` is in bytes of resident memory.
+
+        The child ends when half of what its tasks may take is left in use, because a task that
+        takes the rest would be ended in the middle of its work.
+        """
         self._descriptor = descriptor
-        self._max_memory = max_memory
+        self._max_memory = max_memory and (resident_memory("self") + max_memory) // 2
         self._files = self._lowest_free_file()
         self._handlers = [*map(_handler_of, _SIGNALS)]
         self._blocked = _change_mask(signal.SIG_BLOCK, ())
@@ -86,7 +90,8 @@ class Leftovers:
         if self._resources != [*map(resource.getrlimit, _RESOURCES)]:
             yield "it has left another resource limit"
         if self._max_memory and (used := resident_memory("self")) > self._max_memory:
-            yield f"it uses {in_mebibytes(used)} of memory"
+            memory = in_mebibytes(used)
+            yield f"it uses {memory} of memory, which leaves too little to the next task"
 
     def _lowest_free_file(self) -> int:
         """Return the number of the next file to be opened, which rises as files are left open."""

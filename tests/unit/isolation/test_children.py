@@ -20,7 +20,7 @@ from beanstalk_dispatch.contrib.results import Status, get_result
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, TaskCut, TaskFailed
 from beanstalk_dispatch.isolation import server_process
 from beanstalk_dispatch.isolation.children import CHILDREN
-from beanstalk_dispatch.isolation.leftovers import Leftovers
+from beanstalk_dispatch.isolation.leftovers import Leftovers, resident_memory
 from beanstalk_dispatch.isolation.server import Server
 from beanstalk_dispatch.isolation.server_process import Ended
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -440,6 +440,16 @@ def test_a_child_that_uses_too_much_memory_is_ended(env: Environment) -> None:
         r"it used \d+ MiB of memory, more than the 200 MiB of BEANSTALK_DISPATCH_CHILD_MEMORY; "
     )
     assert re.match(reason, result.reason)
+
+
+def test_a_child_ends_while_its_next_task_has_half_of_the_memory_left() -> None:
+    """Otherwise the one that a leak leaves little to would be ended in the middle of its work."""
+    leftovers = Leftovers(2, max_memory=resident_memory("self") + (100 << 20))
+    kept = [b"x" * (30 << 20)]
+    assert leftovers.why_to_end([]) == ""
+    kept.append(b"x" * (40 << 20))
+    reason = r"it uses \d+ MiB of memory, which leaves too little to the next task"
+    assert re.fullmatch(reason, leftovers.why_to_end([]))
 
 
 def test_a_child_whose_tasks_have_used_too_much_ends_after_its_answer(
