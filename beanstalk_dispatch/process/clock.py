@@ -6,6 +6,12 @@ helper for tests does if it is not ended.
 
 from __future__ import annotations
 
-from time import monotonic, sleep
+from time import monotonic
+from time import sleep as _sleep
 
 __all__ = ["monotonic", "sleep"]
+
+
+def sleep(seconds: float) -> None:
+    """Suspend this thread. Its frame shows the watchdog that it sleeps, and takes no lock."""
+    _sleep(seconds)

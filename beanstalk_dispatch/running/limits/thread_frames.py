@@ -28,8 +28,8 @@ _WAITING: Final = frozenset({
 Nothing could interrupt them before that call returns.
 """
 _OURS: Final = "beanstalk_dispatch."
-_RUNNING: Final = "beanstalk_dispatch.running."
-"""The part of this package that calls tasks, and takes no lock while one runs."""
+_WITHOUT_LOCKS: Final = ("beanstalk_dispatch.running.", "beanstalk_dispatch.process.clock")
+"""The parts of this package that call tasks, or wait in one, and take no lock meanwhile."""
 
 
 def is_interruptible(thread_id: int, *, is_late: bool) -> bool:
@@ -57,7 +57,7 @@ def _may_take_lock(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_globals.get("__name__") == "threading":
         frame = frame.f_back  # a Condition enters its lock there
     name = str(frame.f_globals.get("__name__")) if frame is not None else ""
-    return name.startswith(_OURS) and not name.startswith(_RUNNING)
+    return name.startswith(_OURS) and not name.startswith(_WITHOUT_LOCKS)
 
 
 def frame_of(thread_id: int) -> FrameType | None:

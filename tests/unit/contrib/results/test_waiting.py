@@ -16,8 +16,9 @@ from django.db import transaction
 from beanstalk_dispatch.client import schedule_function
 from beanstalk_dispatch.contrib.results import Status, TaskRecord, await_result, wait, waiting
 from beanstalk_dispatch.contrib.results.stores import CacheStore
-from beanstalk_dispatch.exceptions import UnknownResult
+from beanstalk_dispatch.exceptions import TaskTimeout, UnknownResult
 from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.running.limits.time_limit import GRACE, time_limit
 from tests.conftest import Environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,6 +70,15 @@ def test_a_timeout_says_what_to_type(wait_for: Wait, status: Status, remedy: str
         wait_for("task-1", 0.2)
     assert str(caught.value) == f"the task task-1 (f) is {status} after 0.2 s: {remedy}"
     assert time.monotonic() - started >= 0.2
+
+
+def test_a_task_that_waits_is_interrupted_at_its_time_limit() -> None:
+    """Later it would be called stuck, for which a worker ends."""
+    keep(Status.RUNNING)
+    started = time.monotonic()
+    with pytest.raises(TaskTimeout), time_limit(0.1):
+        wait("task-1", 60)
+    assert time.monotonic() - started < GRACE
 
 
 def test_the_pauses_grow_and_are_as_long_as_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

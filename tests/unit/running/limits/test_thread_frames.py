@@ -109,6 +109,7 @@ def test_a_thread_with_such_code_on_its_stack(
         ("beanstalk_dispatch.contrib.outbox.sender", "threading", False),
         ("beanstalk_dispatch.sqs.queue", "botocore.client", True),
         ("beanstalk_dispatch.running.attempt", "beanstalk_dispatch.running.attempt", True),
+        ("beanstalk_dispatch.contrib.results.waiting", "beanstalk_dispatch.process.clock", True),
         ("shop.tasks", "threading", True),
     ],
 )
