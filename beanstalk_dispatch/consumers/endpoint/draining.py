@@ -103,7 +103,8 @@ def _judge(threads: int) -> None:
     elif (spoiled := why_spoiled()) is not None:
         _replace_process(spoiled.why)
         LEFT.report(waits=False)
-        logger.critical("recycle pid=%d %s: %s", os.getpid(), spoiled.fields, spoiled.advice)
+        line = f"recycle pid=%d {spoiled.fields}: {spoiled.advice}"
+        logger.critical(line, os.getpid(), *spoiled.values)
 
 
 def is_stopping() -> bool:

@@ -285,7 +285,8 @@ def _log_stuck(tasks: int) -> None:
 
 def _log_spoiled(spoiled: Spoiled) -> None:
     LEFT.report(waits=False)
-    logger.critical("stop %s exit_code=%d: %s", spoiled.fields, EXIT_STUCK, spoiled.advice)
+    line = f"stop {spoiled.fields} exit_code=%d: {spoiled.advice}"
+    logger.critical(line, *spoiled.values, EXIT_STUCK)
 
 
 def _log_unfinished(message: Received, thread_id: int) -> None:

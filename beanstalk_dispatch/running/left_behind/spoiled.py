@@ -17,7 +17,9 @@ class Spoiled(NamedTuple):
     why: str
     """The reason in words."""
     fields: str
-    """The fields of the log line."""
+    """The template of the fields of the log line, which loggers of JSON write, too."""
+    values: tuple[object, ...]
+    """The values of the fields."""
     advice: str
     """The rest of the log line: what it means, and what most likely caused it."""
 
@@ -27,13 +29,15 @@ def why_spoiled() -> Spoiled | None:
     if LEFT.are_too_many():
         return Spoiled(
             "tasks have left too many threads behind",
-            f"reason=threads threads={len(LEFT.left())} left_by={LEFT.summary()!r}",
+            "reason=threads threads=%d left_by=%r",
+            (len(LEFT.left()), LEFT.summary()),
             "tasks have left these threads behind, each of which may keep a database connection",
         )
     if not can_open_files():
         return Spoiled(
             "the process can open no more files",
             "reason=no-files",
+            (),
             "this process can open no more files, so every task would fail; a task most likely "
             "keeps files or connections open",
         )

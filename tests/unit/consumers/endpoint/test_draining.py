@@ -52,3 +52,5 @@ def test_a_gunicorn_worker_in_which_tasks_have_left_too_many_threads_is_replaced
     thread.join()
     assert signals == [(os.getpid(), signal.SIGTERM)]
     assert "reason=threads threads=1 left_by='leaky 1'" in caplog.text
+    fields = vars(caplog.records[-1])  # which loggers of JSON write
+    assert (fields["threads"], fields["left_by"]) == (1, "leaky 1")
