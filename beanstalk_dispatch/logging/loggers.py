@@ -47,8 +47,6 @@ def _protect_logger(logger: logging.Logger) -> None:
 
     def handle_safely(record: logging.LogRecord) -> None:
         try:
-            add_fields(record)
-            _keep_from_margin(record)
             handle(record)
         except Exception as exc:
             report_unwritten(exc)
@@ -60,8 +58,15 @@ def _protect_logger(logger: logging.Logger) -> None:
             report_unwritten(exc)
             return logging.LogRecord(*values[:8])
 
+    logger.addFilter(_complete)  # after those in LOGGING, which see the record as it was logged
     logger.handle = handle_safely  # type: ignore[method-assign]
     logger.makeRecord = make_record_safely  # type: ignore[method-assign]
+
+
+def _complete(record: logging.LogRecord) -> bool:
+    """Give a record its fields, and keep its message from the margin. Return True."""
+    add_fields(record)
+    return _keep_from_margin(record)
 
 
 def _keep_from_margin(record: logging.LogRecord) -> bool:

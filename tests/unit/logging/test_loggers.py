@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pythonjsonlogger.json import JsonFormatter
 
 from beanstalk_dispatch.logging import loggers
 from beanstalk_dispatch.messages.delivery import Delivery
@@ -60,6 +62,22 @@ def test_a_record_factory_that_raises_costs_only_what_it_adds(
     assert [record.getMessage() for record in caplog.records] == ["a line"]
     assert caplog.records[0].filename == "test_loggers.py"
     assert "cannot make" in unwritten.getvalue()
+
+
+def test_a_filter_of_the_project_decides_on_what_a_line_has() -> None:
+    """One in LOGGING is there before ours. A field or a traceback that it removes stays removed."""
+
+    def redact(record: logging.LogRecord) -> bool:
+        record.args, record.exc_info = ("***",), None
+        return True
+
+    logger, stream = logging.Logger("shop"), io.StringIO()  # noqa: LOG001 - of this test alone
+    logger.addFilter(redact)
+    logger.addHandler(logging.StreamHandler(stream))
+    logger.handlers[0].setFormatter(JsonFormatter("%(message)s"))
+    loggers._protect_logger(logger)
+    logger.error("failed error=%s", "secret", exc_info=ValueError("secret"))
+    assert json.loads(stream.getvalue()) == {"message": "failed error=***", "error": "***"}
 
 
 def test_a_closed_stderr_is_not_written_to(unwritten: io.StringIO) -> None:
