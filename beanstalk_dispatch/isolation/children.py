@@ -94,7 +94,7 @@ class ChildrenOfProcess:
             if not isinstance(answer, Ended):
                 return answer
             child.close()
-            if answer.has_begun:
+            if answer.has_begun or answer.why == _STOPPED:
                 return self._end(run, child, answer)
         raise NotImportable(f"no process for the task: {answer.reason}")
 
@@ -166,7 +166,8 @@ class ChildrenOfProcess:
         if (alias := run.config.lease_cache) is not None:
             free_lease_of_ended(alias, message, queue=run.queue)
         if is_stopped:
-            return cancelled(run, "it was stopped while it ran")
+            when = "while it ran" if ended.has_begun else "before it began"
+            return cancelled(run, f"{_STOPPED} {when}")
         if ended.exit_code is None:  # the server has ended, for which no task is to blame
             reason = ended.reason
             run.exception = exceptions.TaskCut(reason)

@@ -555,6 +555,15 @@ def test_children_that_end_before_their_task_begins_cost_it_no_attempt(
     assert len(made) == 2
 
 
+def test_a_task_that_is_stopped_before_it_begins_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = Ended(exit_code=-6, has_begun=False, why="it was stopped")
+    monkeypatch.setattr(CHILDREN, "_take_child", lambda: Stub(ended))
+    _, result = run("note")
+    assert (result.outcome, result.reason) == (Outcome.CANCELLED, "it was stopped before it began")
+
+
 def test_an_answer_about_another_task_ends_the_child(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
