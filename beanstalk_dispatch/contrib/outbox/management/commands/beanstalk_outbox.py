@@ -21,7 +21,7 @@ from beanstalk_dispatch.management.printing import PrintingCommand
 from beanstalk_dispatch.problems import start_log
 
 EXIT_UNSENT: Final = 75
-"""EX_TEMPFAIL: with ``--once``, something could not be sent."""
+"""EX_TEMPFAIL: with ``--once``, something is left."""
 
 
 class Command(PrintingCommand):
@@ -79,7 +79,8 @@ class Command(PrintingCommand):
         self.stdout.write(f"sent {relay.sent}, {left} left")
         if left:
             raise CommandError(
-                "something could not be sent; the log says why", returncode=EXIT_UNSENT
+                "something is left: the log says why, unless another process sends it",
+                returncode=EXIT_UNSENT,
             )
 
 
@@ -98,4 +99,6 @@ def _run_until_signal() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, on_signal)
     Relay().run(lambda: bool(received))
