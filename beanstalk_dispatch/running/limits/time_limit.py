@@ -21,7 +21,8 @@ import threading
 
 # The functions of ``signal`` also convert each argument and result to an enum, which takes longer
 # than the system call.
-from _signal import signal as _set_handler  # type: ignore[import-not-found]
+from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
+from _signal import signal as _set_handler
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
@@ -131,9 +132,12 @@ class time_limit:  # noqa: N801 - a context manager, named like one
         self.started = clock.monotonic()
         self.deadline = self.started + self.seconds + self.leeway
         if self.interrupts and self.thread_id == threading.main_thread().ident:
+            # Before the change: an alarm of an enclosing limit may come right after it.
+            self._previous_handler = _get_handler(_SIGALRM)
             self._in_main_thread = True
-            self._previous_handler = _set_handler(_SIGALRM, self._on_alarm)
         try:
+            if self._in_main_thread:
+                _set_handler(_SIGALRM, self._on_alarm)
             _watchdog.watch(self)
         except BaseException:  # an enclosing limit, or Ctrl-C: nobody would call __exit__
             self.end()

@@ -192,6 +192,24 @@ def test_the_handler_of_the_project_is_put_back_and_called() -> None:
     assert alarms == [signal.SIGALRM] * 2
 
 
+def test_an_alarm_while_a_limit_begins_is_that_of_the_limit_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if it came between the change of the handler and the next step."""
+
+    def set_and_ring(number: int, handler: Callable[..., None]) -> object:
+        previous = signal.signal(number, handler)
+        signal.raise_signal(signal.SIGALRM)
+        return previous
+
+    with pytest.raises(TaskTimeout), time_limit(60) as around:
+        around.fires = 1
+        with monkeypatch.context() as patch:
+            patch.setattr(timeouts, "_set_handler", set_and_ring)
+            time_limit(60).__enter__()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
 def test_an_alarm_of_nobody_is_ignored_within_a_limit() -> None:
     with time_limit(5):
         signal.raise_signal(signal.SIGALRM)
