@@ -349,6 +349,16 @@ _MEMBERS: Final[Mapping[str, tuple[Any, Callable[[Any], bool] | None, str]]] = {
 
 _REQUIRED: Final = ("function", "args", "kwargs")
 
+_OTHER_SENDERS: Final[Mapping[str, str]] = {
+    "content-type": f"a message of Celery; to run it, name its queue in {CELERY_QUEUES.variable}",
+    "TopicArn": "an envelope of SNS; turn on raw message delivery of its subscription",
+    "detail-type": (
+        "an event of EventBridge; set the Input of its target to "
+        '{"function": "NAME", "args": [], "kwargs": {}}'
+    ),
+}
+"""A member that only messages of another library or service have → how their tasks can run."""
+
 
 def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
     version = content.get("v", VERSION)
@@ -370,10 +380,9 @@ def _to_message(content: dict[str, Any], default_id: str | None) -> Message:
 
 
 def _raise_missing_member(content: Mapping[str, Any], name: str) -> NoReturn:
-    if "content-type" in content:
-        raise MalformedMessage(
-            f"a message of Celery; to run it, name its queue in {CELERY_QUEUES.variable}"
-        )
+    for member, advice in _OTHER_SENDERS.items():
+        if member in content:
+            raise MalformedMessage(advice)
     raise MalformedMessage(f"Please provide a {name} argument")
 
 

@@ -181,6 +181,14 @@ VALID = {"function": "f", "args": [], "kwargs": {}}
         (base64.b64encode(b"\xff\xff"), "not JSON"),
         (b"A" * 1_048_576, "not JSON"),
         (b"{}", "Please provide a function argument"),
+        (
+            b'{"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:1:t", "Message": "{}"}',
+            "an envelope of SNS; turn on raw message delivery of its subscription",
+        ),
+        (
+            b'{"version": "0", "id": "1", "detail-type": "Scheduled Event", "detail": {}}',
+            'an event of EventBridge; set the Input of its target to {"function": ',
+        ),
         (b'{"function": "f"}', "Please provide a args argument"),
         (b'{"function": "f", "args": []}', "Please provide a kwargs argument"),
     ],
