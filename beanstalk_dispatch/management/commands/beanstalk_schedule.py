@@ -58,4 +58,10 @@ class Command(PrintingCommand):
             delay=options["delay"],
             group_id=options["group_id"],
         )
-        self.stdout.write(schedule(options["queue"], call, on_commit=False))
+        task_id = schedule(options["queue"], call, on_commit=False)
+        try:
+            self.stdout.write(task_id)
+            self.stdout.flush()
+        except OSError:  # such as a full disk; nobody should send it a second time
+            self.stderr.write(f"the task was sent: {task_id}")
+            raise

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,18 @@ def test_a_task_is_scheduled_by_hand(
     assert message.id == capsys.readouterr().out.strip()
     assert message.args == [5, "text", {"a": 1}, "not a key=3"]
     assert message.kwargs == {"key": [2]}
+
+
+def test_an_id_that_cannot_be_printed_is_an_error_that_has_it(
+    sqs_env: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full, redirect_stdout(full):
+        with pytest.raises(OSError, match="No space left"):
+            call_command("beanstalk_schedule", "jobs", "record")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+    (received,) = open_queue("jobs").receive(count=1, wait=0, visibility=30)
+    message = Message.decode(received.body, queue="jobs")
+    assert capsys.readouterr().err == f"the task was sent: {message.id}\n"
 
 
 def test_a_call_that_is_refused_is_a_command_error(sqs_env: Environment) -> None:
