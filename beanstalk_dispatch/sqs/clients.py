@@ -24,6 +24,10 @@ _STARTED: Final = "beanstalk_dispatch_started"
 """The key of the start of a request's first attempt in the request's context."""
 
 
+RENEWAL_SECONDS: Final = 5.0
+"""The seconds between two times that wrong credentials are read again. New clients take 20 ms."""
+
+
 class SendTimeout(RuntimeError):
     """The error of an attempt that is not made, because it could end too late.
 
@@ -34,10 +38,12 @@ class SendTimeout(RuntimeError):
 class Clients:
     """The SQS clients of one configuration: one per region, endpoint and timeouts."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, are_renewed: bool = False) -> None:
+        """``are_renewed``: the clients before these were retired."""
         self.config = config
         self.is_retired = False
         """True once the credentials turned out to be wrong; make new Clients then."""
+        self._kept_until = clock.monotonic() + RENEWAL_SECONDS if are_renewed else 0.0
         self._lock = threading.RLock()
         self._session = ConfiguredSession(config)
         self._clients: dict[tuple[str, str | None, Timeouts], SQSClient] = {}
@@ -67,11 +73,12 @@ class Clients:
             return self._circuits[id(client)]
 
     def retire(self) -> None:
-        """Retire these clients.
+        """Retire these clients, unless they have read the credentials again just now.
 
         The next ``open_queue`` makes new ones, which read the credentials again.
         """
-        self.is_retired = True
+        if clock.monotonic() >= self._kept_until:
+            self.is_retired = True
 
     def _make_client(self, region: str, endpoint_url: str | None, timeouts: Timeouts) -> SQSClient:
         client: SQSClient = self._session.make_client(

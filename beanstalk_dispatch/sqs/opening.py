@@ -47,8 +47,11 @@ class _OpenQueues:
     def usable_clients(self, config: Config) -> Clients:
         with self.lock:
             clients = self.clients
-            if clients is None or clients.is_retired or clients.config is not config:
+            if clients is None or clients.config is not config:
                 self.clients = clients = Clients(config)
+                self.queues = {}
+            elif clients.is_retired:
+                self.clients = clients = Clients(config, are_renewed=True)
                 self.queues = {}
             return clients
 

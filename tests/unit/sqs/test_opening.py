@@ -8,6 +8,8 @@ import pytest
 
 from beanstalk_dispatch.conf import get_config
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
+from beanstalk_dispatch.process import clock
+from beanstalk_dispatch.sqs import clients
 from beanstalk_dispatch.sqs.opening import _open_queues, open_queue, open_queue_by_own_name
 from beanstalk_dispatch.sqs.queue import Queue, Received
 from tests.batches import Entry
@@ -251,6 +253,21 @@ def test_after_wrong_credentials_or_a_missing_queue_it_is_opened_again(
     assert open_queue("jobs") is not queue
 
 
+def test_wrong_credentials_are_not_read_again_by_each_send(
+    sqs_env: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new client takes twenty milliseconds, and may ask the metadata service of the machine."""
+    sqs_env(DISPATCH_SQS_ENDPOINT_URL=proxy.url)
+    fail_to_receive(open_queue("jobs"), proxy, "SignatureDoesNotMatch")
+    queue = open_queue("jobs")
+    fail_to_receive(queue, proxy, "SignatureDoesNotMatch")
+    assert open_queue("jobs") is queue
+    later = clock.monotonic() + clients.RENEWAL_SECONDS
+    monkeypatch.setattr(clock, "monotonic", lambda: later)
+    fail_to_receive(queue, proxy, "SignatureDoesNotMatch")
+    assert open_queue("jobs") is not queue
+
+
 @pytest.fixture
 def two_queues(sqs_env: Environment, proxy: Proxy, queue_name: str) -> tuple[Queue, Queue]:
     sqs_env(
@@ -317,6 +334,7 @@ def test_credentials_that_come_later_are_found(
 ) -> None:
     sqs_env(DISPATCH_SQS_KEY=None, DISPATCH_SQS_SECRET=None)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setattr(clients, "RENEWAL_SECONDS", 0)
     for _ in range(2):
         with pytest.raises(SendError, match="NoCredentialsError"):
             open_queue("jobs")
