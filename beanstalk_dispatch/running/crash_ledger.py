@@ -86,6 +86,7 @@ SIZE: Final = _CUTS_END + BLOCKS * _BLOCK_SIZE
 # The bytes that are locked, not read: one for the table, then one for each block.
 _TABLE_LOCK: Final = 0
 _FIRST_BLOCK_LOCK: Final = 1
+_LOCK: Final = struct.Struct("hhqqi0q")  # Linux's struct flock: kind, origin, start, length, 0
 
 
 class LedgerError(Exception):
@@ -196,7 +197,7 @@ class CrashLedger:
         cut = []
         for block in range(BLOCKS):
             if not _try_lock(self._descriptor, _FIRST_BLOCK_LOCK + block):
-                continue  # its process lives; the process's own blocks can always be locked
+                continue  # its process lives
             slots = _slots_of(block)
             for slot in slots:
                 if self._view[slot + _STATE]:
@@ -339,14 +340,29 @@ def _table_locked(descriptor: int) -> Iterator[None]:
 
 def _try_lock(descriptor: int, byte: int) -> bool:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        _set_lock(descriptor, fcntl.F_WRLCK, byte)
     except (BlockingIOError, PermissionError):  # POSIX allows both for "another process has it"
         return False
     return True
 
 
 def _unlock(descriptor: int, byte: int) -> None:
-    fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+    _set_lock(descriptor, fcntl.F_UNLCK, byte)
+
+
+def _set_lock(descriptor: int, kind: int, byte: int) -> None:
+    """Lock or unlock a byte, for as long as this descriptor is open.
+
+    A lock of the process would end when one of its tasks closes the same file, such as after a copy
+    of its folder. A forked child shares the lock, and closes the descriptor at once.
+
+    https://www.gnu.org/software/libc/manual/html_node/Open-File-Description-Locks.html
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    else:  # pragma: no cover - the tests run on Linux
+        flags = fcntl.LOCK_UN if kind == fcntl.F_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB
+        fcntl.lockf(descriptor, flags, 1, byte)
 
 
 def _block_at(block: int) -> int:

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -261,9 +261,12 @@ def test_the_count_outlasts_a_wait_as_a_copy(
 
 
 def open_no_files(patch: pytest.MonkeyPatch) -> None:
-    def refuse(*values: int) -> NoReturn:
-        raise OSError(errno.EMFILE, "")
+    def refuse(descriptor: int, command: int, *values: Any) -> object:
+        if command == fcntl.F_DUPFD:
+            raise OSError(errno.EMFILE, "")
+        return control(descriptor, command, *values)
 
+    control = fcntl.fcntl
     patch.setattr(fcntl, "fcntl", refuse)
 
 
