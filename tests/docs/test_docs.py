@@ -885,10 +885,7 @@ def read_log_patterns() -> Iterator[str]:
                     keywords=options,
                 ):
                     parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-                    line = "".join(
-                        str(part.value) if isinstance(part, ast.Constant) else "%s"
-                        for part in parts
-                    )
+                    line = template_of(parts)
                     level = ast.unparse(options[0].value) if options else "WARNING"
                     level = level.removeprefix("logging.")
                     yield f"{level} {names[variable]} {message_pattern(f'{line}%s error=%s')}"
@@ -898,8 +895,16 @@ def read_log_patterns() -> Iterator[str]:
                 ):
                     end = "%s error=%s" if name == "not_updated_line" else ""
                     yield rf"\w+ beanstalk_dispatch.task.lease {message_pattern(f'{line}{end}')}"
+                case ast.Assign(
+                    targets=[ast.Name(id="line")], value=ast.JoinedStr(values=parts)
+                ) if "spoiled" in ast.unparse(node):
+                    yield f"CRITICAL {names['logger']} {message_pattern(template_of(parts))}"
                 case _:
                     pass
+
+
+def template_of(parts: Sequence[ast.expr]) -> str:
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "%s" for part in parts)
 
 
 def message_pattern(template: str) -> str:
