@@ -49,7 +49,7 @@ def keep(
     config = destination.config
     if on_commit is None and config.policies:
         on_commit = on_commit_by_policy({each.message.function for each in prepared}, config)
-    waits = destination.waits_for_commits if on_commit is None else on_commit
+    waits = destination.waits_for_commits if on_commit is None else on_commit is not False
     if not (prepared and (waits or open_blocks())):
         return False
     is_unique = any(each.message.unique for each in prepared)

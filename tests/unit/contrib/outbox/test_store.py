@@ -167,9 +167,10 @@ def test_another_database_has_an_outbox_of_its_own(sqs: Sqs, sqs_env: Environmen
     assert (sqs.labels, stored("other")) == (["other"], [])
 
 
-def test_a_database_without_an_outbox_is_an_error_at_the_call(sqs: Sqs) -> None:
-    with pytest.raises(InvalidCall, match="'other' has no outbox.*lists default"):
-        schedule("jobs", Call("record", [1]), on_commit="other")
+@pytest.mark.parametrize("alias", ["other", ""])
+def test_a_database_without_an_outbox_is_an_error_at_the_call(sqs: Sqs, alias: str) -> None:
+    with pytest.raises(InvalidCall, match=f"'{alias}' has no outbox.*lists default"):
+        schedule("jobs", Call("record", [1]), on_commit=alias)
 
 
 def test_a_call_that_asks_for_it_is_sent_at_once(sqs: Sqs, sqs_env: Environment) -> None:
