@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,16 @@ async def note_later(path: str) -> None:
     await sync_to_async(note)(path)
 
 
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An error none of whose attributes can be set."""
+
+    number: int
+
+
 async def fail_later(seconds: float) -> None:
     await asyncio.sleep(seconds)
-    raise ValueError
+    raise FrozenError(5)
 
 
 def fail() -> None:

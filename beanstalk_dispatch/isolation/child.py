@@ -70,7 +70,7 @@ def main(descriptor: int, notes: Notes, *, server: int) -> NoReturn:
         tasks += 1
         run, result = run_request(request, notes)
         if run.exception is not None:
-            run.exception.__traceback__ = None  # it holds the thread of a coroutine's event loop
+            run.exception.with_traceback(None)  # it holds the thread of a coroutine's event loop
         is_last = request["is_fresh"] or tasks == config.child_tasks
         why = "" if is_last else leftovers.why_to_end(run.left_behind)
         is_last = is_last or bool(why)
