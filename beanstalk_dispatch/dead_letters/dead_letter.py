@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeGuard
 
 from django.utils.dateparse import parse_date, parse_datetime
@@ -15,7 +16,7 @@ from django.utils.timezone import is_aware, make_aware
 
 from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.queue_address import NAME
-from beanstalk_dispatch.exceptions import MessageError
+from beanstalk_dispatch.exceptions import BadSignature, MessageError
 from beanstalk_dispatch.logging.log_lines import duration, escaped, escaped_lines
 from beanstalk_dispatch.messages.message import Message, read_dead_letter
 from beanstalk_dispatch.sqs.queue import Received
@@ -205,24 +206,29 @@ def _is_time(value: object) -> TypeGuard[float]:
 def _check_signature(dead_letter: ReceivedDeadLetter, config: Config) -> str:
     """Return ``valid`` if a worker would accept the message, or else the reason why not."""
     try:
-        Message.decode(
-            dead_letter.received.body,
-            queue=dead_letter.queue,
-            keys=config.signing_keys,
-            location=source_location(dead_letter, config),
-        )
+        decode(dead_letter, config, queue=dead_letter.queue)
     except MessageError as exc:
         return str(exc)
     return "valid"
 
 
-def source_location(dead_letter: ReceivedDeadLetter, config: Config) -> str | None:
-    """Return the region and account of the queue that it came from; None if they are not known.
+def decode(dead_letter: ReceivedDeadLetter, config: Config, *, queue: str) -> Message:
+    """Return the message as a worker of its queue would read it. Raise MessageError.
 
-    SQS moves messages within an account and a region, and the package to any queue.
+    SQS moves messages within an account and a region, and the package to any queue. That one may
+    be beside the place where the message's own queue was before it got another URL.
     """
-    here = None if dead_letter.is_from_package else dead_letter.received.queue.location
-    return here or config.location_of(dead_letter.queue)
+    here, configured = dead_letter.received.queue.location, config.location_of(dead_letter.queue)
+    read = partial(
+        Message.decode, dead_letter.received.body,
+        queue=queue, keys=config.signing_keys, default_id=dead_letter.message_id,
+    )  # fmt: skip
+    try:
+        return read(location=configured if dead_letter.is_from_package else here or configured)
+    except BadSignature:
+        if not dead_letter.is_from_package or here in {None, configured}:
+            raise
+        return read(location=here)
 
 
 # --- filters and groups ----------------------------------------------------------------------

@@ -9,13 +9,13 @@ from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.conf.variables import QUEUES, SIGNING_KEYS
 from beanstalk_dispatch.exceptions import BeanstalkDispatchError, UnknownQueue
 from beanstalk_dispatch.logging.log_lines import joined
-from beanstalk_dispatch.messages.message import Message, now
+from beanstalk_dispatch.messages.message import now
 from beanstalk_dispatch.messages.signatures import is_signed
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
 from beanstalk_dispatch.sqs.parameters import check_size, send_parameters
 from beanstalk_dispatch.sqs.queue import Queue
 
-from .dead_letter import ReceivedDeadLetter, source_location
+from .dead_letter import ReceivedDeadLetter, decode
 
 
 class NotRedriven(BeanstalkDispatchError):
@@ -92,13 +92,7 @@ class Redrive:
             raise NotRedriven(
                 f"it is signed, so it can be changed only with {SIGNING_KEYS.variable}"
             )
-        message = Message.decode(
-            dead_letter.received.body,
-            queue=dead_letter.queue or target.name,
-            keys=keys,
-            default_id=dead_letter.message_id,
-            location=source_location(dead_letter, self.config),
-        )
+        message = decode(dead_letter, self.config, queue=dead_letter.queue or target.name)
         if self.reset_attempts:
             message = replace(message, first_attempt=message.attempt)
             if self.config.max_age:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from beanstalk_dispatch.conf import Config
 from beanstalk_dispatch.dead_letters import sweep
 from beanstalk_dispatch.dead_letters.dead_letter import Filters
 from beanstalk_dispatch.dead_letters.queue import DeadLetterQueue
 from beanstalk_dispatch.dead_letters.sweep import Steps, SweepOptions, SweepReport
 from beanstalk_dispatch.exceptions import SendError, UnknownQueue
 from beanstalk_dispatch.messages.delivery import Delivery
-from beanstalk_dispatch.messages.message import Message
+from beanstalk_dispatch.messages.message import Message, wrap
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.sqs.administration import get_attributes
 from beanstalk_dispatch.sqs.opening import open_beside, open_queue
@@ -467,6 +468,28 @@ def test_a_message_of_another_account_is_not_signed_again(dead: Dead, sqs_env: E
     dead_letters.queue.location = "eu-west-1/123456789012"
     report = finish(dead_letters.redrive(reset_attempts=True))
     assert report.reasons["captured"].startswith(f"signed for a queue in {elsewhere!r}")
+
+
+def test_a_letter_beside_the_place_where_its_queue_was_is_redriven(
+    dead: Dead, sqs_env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue has another region now, and the package's dead letter says only the name."""
+    sqs_env(DISPATCH_SIGNING_KEYS=KEY)
+    before, now = "eu-west-1/123456789012", "eu-central-1/123456789012"
+    monkeypatch.setattr(Config, "location_of", lambda config, name: now)
+    for task_id, place in {"left": before, "captured": "eu-west-1/999999999999"}.items():
+        body = Message(function="record", id=task_id).encode(
+            queue=dead.source_name, keys=[KEY], location=place
+        )
+        reason = {"id": task_id, "attempts": 1, "queue": dead.source_name}
+        dead.queue.send(wrap(body, reason, queue=dead.source_name, keys=[KEY]), {})
+    dead_letters = dead.open()
+    dead_letters.queue.location = before
+    signatures = {each.id: each.signature for each in dead_letters.sample().dead_letters}
+    assert signatures.pop("left") == "valid"
+    report = finish(dead_letters.redrive(to=dead.source_name, reset_attempts=True))
+    assert report.done == 1
+    assert report.reasons.keys() == signatures.keys() == {"captured"}
 
 
 def test_a_message_of_the_old_format_keeps_it(dead: Dead, sqs_env: Environment) -> None:
