@@ -173,6 +173,7 @@ def _periodic_task(task: cron.PeriodicTask, config: Config) -> Iterator[CheckMes
 def _why_not_without_arguments(name: str, config: Config) -> str:
     """Return why a listed task cannot run as a periodic task; empty if it can."""
     try:
+        dispatch_table.resolve_early(name, config)
         parameters = read_parameters(dispatch_table.entry(name, config))
     except BeanstalkDispatchError as exc:
         return str(exc)

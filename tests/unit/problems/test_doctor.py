@@ -288,6 +288,17 @@ def test_a_periodic_task_that_cannot_run_as_it_is_called_is_said(
     assert hint in str(finding.hint)
 
 
+def test_a_periodic_task_whose_import_ends_the_process_does_not_end_the_doctor(
+    folder: Path, env: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "nightly_script.py").write_text("import sys\nsys.exit('usage: FILE')\n")
+    monkeypatch.syspath_prepend(folder)
+    env(DISPATCH_TABLE="nightly=nightly_script.main", DISPATCH_PERIODIC_TASKS="nightly")
+    (folder / "cron.yaml").write_text(CRON.format_map(RIGHT | {"name": "nightly"}))
+    finding = examine()["cron.yaml"]
+    assert finding.msg == "Unable to locate function: nightly_script.main"
+
+
 def test_a_file_that_is_not_yaml_is_said(folder: Path) -> None:
     (folder / "cron.yaml").write_text("\tversion: 1")
     finding = examine()["cron.yaml"]
