@@ -32,6 +32,11 @@ class Line:
     price: Decimal
 
 
+@dataclass
+class Bill:
+    key: Hashable
+
+
 class Address(BaseModel):
     street: str
     since: date
@@ -57,6 +62,9 @@ def nested(lines: list[Line], days: dict[str, date | None], *rest: Decimal, **mo
 
 def single(id: UUID | int) -> None:  # noqa: A002
     calls.append((id,))
+
+
+def pay(bill: Bill | None) -> None: ...
 
 
 def bare(value, other: Any = None) -> None: ...  # type: ignore[no-untyped-def]

@@ -10,7 +10,6 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -113,8 +112,8 @@ def converted(
             raise CannotRebuild(
                 f"{name!r} has an annotation that cannot be read: {known.unreadable[name]}"
             )
-        if not _comes_back(annotation, written, value):
-            raise CannotRebuild(f"annotate the parameter: {name or key}: {type(value).__name__}")
+        if advice := _advice_on(annotation, written, value, name or key):
+            raise CannotRebuild(advice)
         _set(new_args, new_kwargs, key, written)
     return new_args, new_kwargs
 
@@ -149,12 +148,17 @@ def _set(args: list[Any], kwargs: dict[str, Any], key: Key, value: Any) -> None:
         args[key] = value
 
 
-def _comes_back(annotation: Any, written: Any, value: object) -> bool:
+def _advice_on(annotation: Any, written: Any, value: object, name: Key) -> str:
+    """Return what to write so that ``value`` comes back; empty if the annotation brings it back."""
+    kind = type(value).__name__
+    annotate = f"annotate the parameter: {name}: {kind}"
     try:
         found = read(annotation, written)
+    except NameError as exc:  # from an annotation of a field
+        return f"correct {kind}: {exc}"
     except Exception:
-        return False
-    return type(found) is type(value) and bool(found == value)
+        return annotate
+    return "" if type(found) is type(value) and found == value else annotate
 
 
 def write(value: Any) -> Any:
@@ -194,10 +198,13 @@ def read(annotation: Any, value: Any) -> Any:
 
 
 def _read_any_of(annotations: Sequence[Any], value: Any) -> Any:
-    """Return the value of the first annotation that fits."""
+    """Return the value of the first annotation that fits. Raise NameError for one unreadable."""
     for each in annotations:
-        with suppress(Exception):  # the next one may fit
+        try:
             return read(each, value)
+        except Exception as exc:  # the next one may fit
+            if isinstance(exc, NameError):
+                raise
     raise CannotRebuild
 
 

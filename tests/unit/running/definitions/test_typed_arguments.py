@@ -34,7 +34,7 @@ PRICE = Decimal("12.50")
 @pytest.fixture
 def listed(env: Environment) -> Environment:
     jobs.calls.clear()
-    functions = ("one_of_each", "nested", "single", "bare", "with_context")
+    functions = ("one_of_each", "nested", "single", "bare", "pay", "with_context")
     env(
         DISPATCH_TASKS=" ".join([MODULE, *(f"{MODULE}.{each}" for each in functions)]),
         DISPATCH_EXECUTE_SYNCHRONOUSLY=True,
@@ -123,6 +123,7 @@ def test_enqueue_names_the_argument_that_would_not_come_back(
         (typed_jobs.bare, [ID], r"pass str\(value\); or annotate the parameter: value: UUID$"),
         (typed_jobs.bare, [1, DAY], "or annotate the parameter: other: date$"),
         (typed_jobs.single, [DAY], "or annotate the parameter: id: date$"),
+        (typed_jobs.pay, [typed_jobs.Bill(7)], "or correct Bill: name 'Hashable' is not defined$"),
         (typed_jobs.single, [(1, 2)], "tuple would come back as a list; pass a list$"),
         (typed_jobs.single, [{DAY}], "set is not JSON; pass a list$"),
         (typed_jobs.single, [{5: DAY}], "JSON keys are strings$"),
