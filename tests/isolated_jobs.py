@@ -11,6 +11,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,10 @@ def sleep(seconds: float, path: str = "") -> None:
     if path:
         note(path)
     time.sleep(seconds)
+
+
+def leave_pool() -> None:
+    ThreadPoolExecutor(1, "left-pool").submit(time.sleep, 20)
 
 
 def leave_thread() -> None:

@@ -18,8 +18,10 @@ from typing import Final
 from asgiref.sync import SyncToAsync
 
 from beanstalk_dispatch.logging.log_lines import joined
+from beanstalk_dispatch.process.service_thread import join_within
 from beanstalk_dispatch.running.leases.held_leases import HELD
 from beanstalk_dispatch.running.left_behind.threads import (
+    ENDING_SECONDS,
     LEFT,
     is_ending,
     owner_of,
@@ -104,13 +106,18 @@ class Leftovers:
 
 
 def _left_threads() -> list[str]:
-    """Return the names of the threads that tasks have left, but for those that serve all tasks."""
-    return [each.name for each in LEFT.left() if each.is_alive() and not _may_stay(each)]
+    """Return the names of the threads that tasks have left, but for those that serve all tasks.
+
+    Wait for those of a pool that nobody has any more, which end at once unless they are busy.
+    """
+    left = [each for each in LEFT.left() if each.is_alive() and not _may_stay(each)]
+    join_within(ENDING_SECONDS, [each for each in left if is_ending(each)])
+    return [each.name for each in left if each.is_alive()]
 
 
 def _may_stay(thread: threading.Thread) -> bool:
     is_shared = owner_of(thread) is SyncToAsync.single_thread_executor
-    return is_shared or is_ending(thread) or serves_all_tasks(thread)
+    return is_shared or serves_all_tasks(thread)
 
 
 def resident_memory(process: int | str) -> int:

@@ -165,7 +165,7 @@ def serves_all_tasks(thread: threading.Thread) -> bool:
 def is_ending(thread: threading.Thread) -> bool:
     """Return True for the thread of a ThreadPoolExecutor that nobody has any more.
 
-    Such a thread ends by itself, after a moment. asgiref has one for each coroutine.
+    Such a thread ends by itself once it is idle. asgiref has one for each coroutine.
     """
     reference = _pool_of(thread)
     return reference is not None and reference() is None

@@ -44,7 +44,7 @@ NAMES = (
     "sleep", "leave_thread", "leave_files", "leave_loop", "leave_timer", "leave_handler",
     "use_memory", "write_everywhere", "close_everything", "kill_parent", "Initialized",
     "block_signals", "open_all_files", "print_text", "write_at_end", "end_forked",
-    "note_later", "signal_group", "start_program", "fail_later",
+    "note_later", "signal_group", "start_program", "fail_later", "leave_pool",
 )  # fmt: skip
 TABLE = " ".join(f"{name}=tests.isolated_jobs.{name}" for name in NAMES)
 
@@ -371,6 +371,7 @@ def test_a_child_that_is_not_clean_ends_after_its_answer(
     notes = tmp_path / "notes"
     reasons = {
         "leave_thread": "it has left threads: left-here",
+        "leave_pool": "it has left threads: left-pool_0",
         "leave_files": "its tasks have left more than 16 files open",
         "leave_loop": "it has left an event loop",
         "leave_timer": "it has left a timer running",
