@@ -197,17 +197,19 @@ def claim(
     return Claim(rows=claimed, now=now, until=until, ends_at=ends_at)
 
 
-def keep_unclaimed(row: OutboxMessage, database: str) -> bool:
-    """Keep a row from being claimed until the transaction ends.
+def claimed_with(row: OutboxMessage, database: str) -> int:
+    """Return the id of the row whose claim includes this one: of a FIFO group, its oldest."""
+    group = _rows(database).filter(queue=row.queue, fifo_group=row.fifo_group)
+    oldest = group.order_by("id").values_list("id", flat=True).first() if row.fifo_group else None
+    return oldest or row.id
 
-    Return False if it may be claimed now. That of a FIFO group is its oldest row.
-    """
-    waiting, now, ids = _rows(database), database_now(database), [row.id]
-    if row.fifo_group:
-        group = waiting.filter(queue=row.queue, fifo_group=row.fifo_group)
-        ids = list(group.order_by("id").values_list("id", flat=True)[:1])  # MySQL's UPDATE cannot
+
+def keep_unclaimed(row_id: int, database: str) -> bool:
+    """Keep a row from being claimed until the transaction ends. Return False if it is claimed."""
+    now = database_now(database)
     unclaimed = Q(available_at__lte=now) | Q(due_at__gt=now + NEAR)
-    return bool(waiting.filter(unclaimed, id__in=ids).update(available_at=F("available_at")))
+    rows = _rows(database).filter(unclaimed, id=row_id)
+    return bool(rows.update(available_at=F("available_at")))
 
 
 def _with_followers(

@@ -23,7 +23,7 @@ from beanstalk_dispatch.scheduling.destination import Destination, resolve
 from beanstalk_dispatch.scheduling.prepare import Prepared
 from beanstalk_dispatch.scheduling.send import Unsent, publishing
 
-from .claims import keep_unclaimed
+from .claims import claimed_with, keep_unclaimed
 from .committed import StoredRow
 from .errors import describe_error
 from .models import OutboxMessage
@@ -125,8 +125,10 @@ def discard(task_id: str, *, if_unsent: bool = False) -> bool:
         row = OutboxMessage.objects.using(using).filter(task_id=task_id).first()
         if row is None:
             continue
+        # SQLite lets no transaction write that has read what another one has changed meanwhile.
+        claimed_row = claimed_with(row, using)
         with transaction.atomic(using=using):
-            is_held = keep_unclaimed(row, using) if if_unsent else True
+            is_held = keep_unclaimed(claimed_row, using) if if_unsent else True
             if is_held and row.delete()[0]:
                 transaction.on_commit(partial(_end, row, config), using=using, robust=True)
                 return True

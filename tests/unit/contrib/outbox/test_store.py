@@ -395,8 +395,11 @@ def test_a_cancelled_call_whose_fifo_group_is_claimed_is_left_to_a_worker(
     assert stored() == [0, 1]
     assert record.is_cancelled(follower, get_config())
     OutboxMessage.objects.update(available_at=timezone.now())
-    cancel(follower)
+    with CaptureQueriesContext(connection) as captured:
+        cancel(follower)
     assert stored() == [0]
+    [first] = [n for n, each in enumerate(captured) if each["sql"].startswith("BEGIN")]
+    assert captured[first + 1]["sql"].startswith("UPDATE")
 
 
 def test_a_deleted_row_whose_task_is_unknown_has_no_end_to_see(sqs: Sqs) -> None:
