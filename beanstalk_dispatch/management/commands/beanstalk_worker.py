@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import sys
 import threading
@@ -77,8 +78,12 @@ class Command(PrintingCommand):
 
         A task that cannot run fails by itself, as under a web server, and does not stop the others.
         """
-        with without_endpoint(), warning_of_one_task():
-            BaseCommand.check(self, *args, **kwargs | {"tags": ["beanstalk_dispatch"]})
+        try:
+            with without_endpoint(), warning_of_one_task():
+                BaseCommand.check(self, *args, **kwargs | {"tags": ["beanstalk_dispatch"]})
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:  # a full disk takes no warnings, but tasks may run
+                raise
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run the worker until it stops."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -87,6 +90,20 @@ def test_a_worker_without_a_url_of_its_own_needs_no_host(
     with override_settings(ALLOWED_HOSTS=["a"]):
         call_command("beanstalk_worker", "jobs", skip_checks=False)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(("number", "starts"), [(errno.ENOSPC, True), (errno.EIO, False)])
+def test_warnings_that_a_full_disk_does_not_take_stop_no_worker(
+    number: int, starts: bool, env: Environment, made: list[WorkerProcess]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> NoReturn:
+            raise OSError(number, "cannot write")
+
+    env(WORKER=True, DISPATCH_TABLE="record=tests.jobs.record")
+    with nullcontext() if starts else pytest.raises(OSError, match="cannot write"):
+        call_command("beanstalk_worker", "jobs", skip_checks=False, stderr=Full())
+    assert bool(made) is starts
 
 
 def test_the_log_is_shown_where_the_project_shows_none(
