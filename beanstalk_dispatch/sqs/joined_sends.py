@@ -155,6 +155,9 @@ class JoinedSends:
                 self._settle(own)
             while self._waiting and (len(self._open) < MAX_OPEN or self._waiting[0] in self._open):
                 self._start_next()
+            for each in self._open:  # here, so that a second call wakes whom the first has not
+                if each.batch:
+                    each.wake()
 
     def _settle(self, own: _Send) -> None:
         if own in self._waiting:
@@ -179,4 +182,3 @@ class JoinedSends:
         for each in batch:
             each.leader = leader
         del self._waiting[: len(batch)]
-        leader.wake()

@@ -258,6 +258,24 @@ def test_what_a_thread_leaves_undone_is_taken_over_by_the_next() -> None:
     assert not sends[5].woken.locked()
 
 
+def test_the_leader_of_the_next_batch_is_woken_though_an_interrupt_has_struck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(send: joined_sends._Send) -> None:
+        raise Interrupt
+
+    joined = Service().joined
+    sends = [joined_sends._Send(str(number), {}) for number in range(MAX_OPEN + 1)]
+    for each in sends:
+        joined._enter(each)
+    with monkeypatch.context() as patch:
+        patch.setattr(joined_sends._Send, "wake", interrupted)
+        with pytest.raises(Interrupt):
+            joined._hand_over(sends[0])
+    joined._hand_over(sends[0])
+    assert not sends[-1].woken.locked()
+
+
 # --- with requests ---------------------------------------------------------------------------
 
 
