@@ -186,7 +186,8 @@ class OwnedEntry:
     def renew(self) -> bool:
         """Renew the entry for another minute. Return False if the cache does not answer."""
         now = clock.monotonic()
-        if now < self._expires - LEASE_SECONDS + RENEW_AFTER or now > self._renewable_until:
+        is_young = now < self._expires - LEASE_SECONDS + RENEW_AFTER
+        if not self.key or is_young or now > self._renewable_until:
             return True
         is_renewed = None
         with self._errors_logged():

@@ -147,13 +147,23 @@ def test_the_turn_of_a_stuck_task_is_not_renewed_for_ever(cache: Cache, clock: C
 
 
 def test_a_turn_that_nobody_has_yet_may_be_renewed(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
+    cache: Cache, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that renews may look at it before the cache was asked for it."""
+    """The thread that renews may look at it before the cache has answered, which may take long."""
     renewed: list[bool] = []
-    monkeypatch.setattr(cache.held, "add", lambda lease: renewed.append(lease.renew()))
-    taken()
-    assert renewed == [True]
+
+    def look(lease: Lease) -> None:
+        for _ in range(2):
+            renewed.append(lease.renew())
+            clock.now += 25
+
+    monkeypatch.setattr(cache.held, "add", look)
+    held = taken()
+    assert renewed == [True] * 2
+    assert cache.requests[0] == ("add", "turn", 60)
+    cache.requests.clear()
+    assert held.renew()
+    assert cache.requests == [("get", "turn"), ("touch", "turn")]
 
 
 def test_a_turn_that_was_renewed_is_looked_at_every_half_minute(cache: Cache) -> None:
