@@ -134,9 +134,10 @@ class WorkerEntry:
             "started_at": time.time(),
         }
         loop = functools.partial(self._write, _Entry(config.lease_cache, facts), self._ended)
-        self._thread = ServiceThread(loop, name="worker-entry")
+        thread = ServiceThread(loop, name="worker-entry")
         with suppress(RuntimeError):  # the process has no thread left, and is not seen
-            self._thread.start()
+            thread.start()
+            self._thread = thread  # only now can its end be waited for
             atexit.register(self.end)
 
     def _write(self, entry: _Entry, ended: threading.Event) -> None:

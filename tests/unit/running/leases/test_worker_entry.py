@@ -125,7 +125,7 @@ def test_without_a_worker_a_cache_or_a_thread_nothing_is_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
-        started()
+        end(started())  # or the end of the process would stop there
     for variables in ({"WORKER": False}, {"WORKER": True, "DISPATCH_LEASE_CACHE": None}):
         env(**variables)
         end(started())
