@@ -150,8 +150,8 @@ class CrashLedger:
         self._view = mmap.mmap(descriptor, SIZE)
         self._lock = threading.Lock()
         self._free: list[int] = []
-        self._generation = -1
-        self._times_cut: dict[str, int] = {}
+        self._seen: tuple[int, dict[str, int]] = (-1, {})
+        """The table of cut tasks, with its generation: one value, which threads replace at once."""
 
     # --- what runs ---------------------------------------------------------------------------
 
@@ -218,9 +218,10 @@ class CrashLedger:
         It is known from the processes on this machine.
         """
         generation = self._view[_GENERATION_AT]
-        if generation != self._generation:
-            self._times_cut, self._generation = self._read_cuts(), generation
-        return self._times_cut.get(_ledger_key(task_id), 0) if self._times_cut else 0
+        if generation != self._seen[0]:
+            self._seen = generation, self._read_cuts()
+        times_cut = self._seen[1]
+        return times_cut.get(_ledger_key(task_id), 0) if times_cut else 0
 
     def count_as_cut(self, task_id: str, *, place: TaskPlace) -> int:
         """Count a task as cut off by this process, which does not end. Return the count.
