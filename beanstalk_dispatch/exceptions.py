@@ -148,6 +148,9 @@ class NoTimeLeft(BeanstalkDispatchError):
 class TaskCut(BeanstalkDispatchError):
     """The process has ended while the task ran."""
 
+    stacks: str = ""
+    """The stacks of its threads, if it was a child that a signal has ended."""
+
 
 class TaskFailed(BeanstalkDispatchError):
     """The task has failed in a process of its own, where its observers have seen the exception.

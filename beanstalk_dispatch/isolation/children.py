@@ -172,7 +172,7 @@ class ChildrenOfProcess:
             reason = ended.reason
             run.exception = exceptions.TaskCut(reason)
             return Result(outcome=Outcome.CUT, reason=reason)
-        return end_cut_task(run, ended.reason)
+        return end_cut_task(run, ended.reason, ended.stacks)
 
 
 class _Stops:

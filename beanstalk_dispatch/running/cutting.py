@@ -23,11 +23,11 @@ from .run import Run
 logger = logging.getLogger("beanstalk_dispatch.task")
 
 
-def end_cut_task(run: Run, reason: str) -> Result:
+def end_cut_task(run: Run, reason: str, stacks: str) -> Result:
     """Count a task whose child has ended, and end its run as ``end_spent_task`` does."""
     times = max(run.running.count_as_cut(), _count_in_cache(run))
     counted = f"; it was cut off {_times(times)}" if times else ""  # nothing may count it
-    return _end(run, reason + counted, is_final=times >= MAX_CUTS)
+    return _end(run, reason + counted, is_final=times >= MAX_CUTS, stacks=stacks)
 
 
 def end_spent_task(run: Run) -> Result | None:
@@ -53,9 +53,10 @@ def forget_cuts(run: Run) -> None:
             cache_of(run.config.lease_cache).delete(_key(run))
 
 
-def _end(run: Run, reason: str, *, is_final: bool) -> Result:
+def _end(run: Run, reason: str, *, is_final: bool, stacks: str = "") -> Result:
     """Return the Result, once the observers have seen an attempt that has it from its start."""
-    run.exception = TaskCut(reason)
+    run.exception = cut = TaskCut(reason)
+    cut.stacks = stacks
     result = Result(outcome=Outcome.CUT, reason=reason, is_final=is_final)
     if is_final:
         result = sent_to_dead_letter_queue(run, result)

@@ -8,7 +8,13 @@ from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from beanstalk_dispatch.exceptions import MessageError, TaskFailed, TaskTimeout, UnknownFunction
+from beanstalk_dispatch.exceptions import (
+    MessageError,
+    TaskCut,
+    TaskFailed,
+    TaskTimeout,
+    UnknownFunction,
+)
 from beanstalk_dispatch.logging.throttle import Throttle
 from beanstalk_dispatch.messages.delivery import RunView
 from beanstalk_dispatch.messages.outcomes import OUTCOMES, Outcome
@@ -178,6 +184,8 @@ def _capture_failure(
         "dead_lettered": "yes" if delivery.is_dead_lettered else "no",
     }
     members: dict[str, Any] = {"tags": tags | more_tags}
+    if isinstance(exception, TaskCut) and exception.stacks:
+        members["extra"] = {"stacks": exception.stacks}
     if isinstance(exception, TaskTimeout):
         # It strikes anywhere; its stack says little about what timeouts have in common.
         members["fingerprint"] = [NAME, "timeout", spans.facts_of(delivery)["function"]]

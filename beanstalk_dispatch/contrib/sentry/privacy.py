@@ -21,7 +21,11 @@ DAEMON_HEADER: Final = "x-aws-sqsd-msgid"
 FILTERED: Final = "[Filtered]"
 _OURS: Final = f"{NAME}."  # frames that hold whole messages
 _CLIENTS: Final = ("boto3.", "botocore.", "urllib3.", "http.")  # hold credentials, too
-_TIME_LIMIT_LOGGER: Final = "beanstalk_dispatch.task.time_limit"
+_REPORTED_TWICE: Final = {
+    "beanstalk_dispatch.task.time_limit": "stuck task ",
+    "beanstalk_dispatch.isolation": "child ended ",
+}
+"""Logger → the beginning of a line whose failure has an event of its own, with more in it."""
 _LONG_ENOUGH: Final = 4  # a shorter string is looked for as a whole only
 _BEGINNING: Final = 50  # of a longer string; the SDK cuts long locals off
 _MANY: Final = 100  # arguments; comparing more of them with each local would take its time
@@ -50,8 +54,8 @@ def clean(event: Event, hint: Any) -> Event | None:
         # except for the first after the project has set the SDK up again.
         return None
     logged = (event.get("logentry") or {}).get("message") or ""
-    if event.get("logger") == _TIME_LIMIT_LOGGER and logged.startswith("stuck task "):
-        return None  # a stuck task has an event of its own with more in it
+    if logged.startswith(_REPORTED_TWICE.get(event.get("logger"), "\0")):
+        return None
     if str(event.get("logger")).startswith(_OURS) and logged.startswith("%s "):
         # Sentry groups by the format, which failed receives, deletes and requeues have in common.
         operation = str(((event["logentry"].get("params")) or [""])[0])

@@ -171,7 +171,9 @@ def test_where_nothing_counts_the_cuts_no_count_is_said(env: Environment) -> Non
 
 
 def test_the_stacks_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    run("crash")
+    cut, _ = run("crash")
+    assert isinstance(cut.exception, TaskCut)
+    assert " in crash" in cut.exception.stacks
     assert 'isolated_jobs.py", line' in caplog.text
     assert " in crash" in caplog.text
 

@@ -30,7 +30,7 @@ from beanstalk_dispatch.contrib.sentry import client, crons, errors, privacy, se
 from beanstalk_dispatch.contrib.sentry import task as task_module
 from beanstalk_dispatch.contrib.sentry.transport import ErrorsFirstTransport
 from beanstalk_dispatch.contrib.sentry.variables import cast_receives, get_values
-from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable
+from beanstalk_dispatch.exceptions import AlreadyDone, LeaseUnavailable, TaskCut
 from beanstalk_dispatch.logging import throttle
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message
@@ -1065,12 +1065,30 @@ def test_a_stuck_task_that_sentry_does_not_watch_is_reported_too(
     assert "stacktrace" not in second["exception"]["values"][0]
 
 
-def test_the_log_line_of_a_stuck_task_is_not_a_second_event(sentry: Memory) -> None:
-    log = "beanstalk_dispatch.task.time_limit"
-    for message in ("stuck task label=%s", "another line"):
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("beanstalk_dispatch.task.time_limit", "stuck task label=%s"),
+        ("beanstalk_dispatch.isolation", "child ended id=%s function=%s"),
+    ],
+)
+def test_the_log_line_of_a_failure_is_not_a_second_event(
+    sentry: Memory, log: str, line: str
+) -> None:
+    for message in (line, "another line"):
         sentry_sdk.capture_event({"logger": log, "logentry": {"message": message}})
     (event,) = sentry.of("event")
     assert event["logentry"]["message"] == "another line"
+
+
+def test_the_event_of_a_child_that_was_killed_has_its_stacks(sentry: Memory) -> None:
+    cut = TaskCut("its process was ended by SIGSEGV")
+    for cut.stacks in ("", "Current thread"):
+        errors.report_failure(task_module.SentrySafeTask(), cut, run_of(queue="q"))
+        errors._handled.set(None)
+    first, second = sentry.of("event")
+    assert "stacks" not in first.get("extra", {})
+    assert second["extra"]["stacks"] == "Current thread"
 
 
 def test_without_a_client_nobody_is_told_of_a_stuck_task(blocked: int) -> None:
