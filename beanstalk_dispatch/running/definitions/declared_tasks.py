@@ -87,7 +87,8 @@ def _is_base(task_class: type[SafeTask], config: Config) -> bool:
 def is_task_of_django(listed: object) -> bool:
     """Return True for a ``@task`` of Django or of its backport, of any backend."""
     modules = {each.__module__ for each in type(listed).__mro__}
-    return not modules.isdisjoint({"django.tasks.base", "django_tasks.base"})
+    is_theirs = not modules.isdisjoint({"django.tasks.base", "django_tasks.base"})
+    return is_theirs and hasattr(listed, "module_path")
 
 
 def why_no_task(item: str) -> str:

@@ -62,6 +62,19 @@ def test_a_package_that_imports_its_tasks_says_which_module_defines_them(
     assert found.msg.endswith(f"and no @task, it only imports them; write {home}.")
 
 
+def test_another_object_of_djangos_tasks_is_no_task(
+    env: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_tasks.py").write_text(
+        "from beanstalk_dispatch.contrib.tasks.library import TaskResultStatus\n"
+        "FINISHED = TaskResultStatus.SUCCESSFUL\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env(DISPATCH_TASKS="no_tasks")
+    [found] = checks.run_checks(tags=["beanstalk_dispatch"])
+    assert found.msg.endswith("'no_tasks' defines no SafeTask subclass and no @task.")
+
+
 def test_a_module_lists_the_classes_that_it_defines(env: Environment) -> None:
     env(DISPATCH_TASKS=MODULE)
     assert dispatch_table.listed_names(get_config()) == (f"{MODULE}.Report", f"{MODULE}.Misspelt")
