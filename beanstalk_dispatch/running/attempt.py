@@ -236,7 +236,7 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
             "retry options are wrong id=%s function=%s error=%s",
             *_names_of(run), quoted_error(error),
         )  # fmt: skip
-        decision = RetryDecision(is_retried=False, is_final=False, delay=0.0)
+        decision = RetryDecision(is_retried=False, is_final=False, delay=None)
     if decision.is_retried and message is not None:
         result = Result(outcome=Outcome.RETRY, retry_after=decision.delay)
     else:

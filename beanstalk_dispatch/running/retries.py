@@ -23,8 +23,11 @@ class RetryDecision:
     """True if the message is sent again, as the next attempt."""
     is_final: bool
     """True if its retries are spent. A task that has none is left to SQS's redelivery."""
-    delay: float
-    """The seconds until it runs again, as a retry or as a redelivery."""
+    delay: float | None
+    """The seconds until it runs again, as a retry or as a redelivery.
+
+    None: it is redelivered when its visibility timeout ends.
+    """
 
 
 def decide(

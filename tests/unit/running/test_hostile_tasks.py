@@ -133,4 +133,5 @@ def test_options_that_cannot_be_read_after_a_failure_leave_it_to_redelivery(
 
     came = attempt(Wrong())
     assert (came.outcome, str(came.exception)) == (Outcome.FAILED, "the work")
+    assert came.attempted.retry_after is None  # 0 would use up its receives in a moment
     assert "retry options are wrong" in caplog.text
