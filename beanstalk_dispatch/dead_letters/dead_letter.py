@@ -226,7 +226,7 @@ def decode(dead_letter: ReceivedDeadLetter, config: Config, *, queue: str) -> Me
     try:
         return read(location=configured if dead_letter.is_from_package else here or configured)
     except BadSignature:
-        if not dead_letter.is_from_package or here in {None, configured}:
+        if here in {None, configured}:
             raise
         return read(location=here)
 
