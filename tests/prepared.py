@@ -103,6 +103,7 @@ def _run(
     os.environ.update(env)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
+    _HELPERS[1]._fd = None  # Python 3.14 closes it after each fork, when it is another file
     for each in map(int, os.listdir("/dev/fd")):
         if each > 2 and each not in passed.values():  # those of the process that forks
             with suppress(OSError):
