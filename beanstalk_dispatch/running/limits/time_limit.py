@@ -3,10 +3,9 @@
 A signal can only be handled in the main thread, and web servers run views in others, so one
 watchdog thread per process watches all limits. In the main thread it sends SIGALRM, which also
 ends a blocking system call. In another thread it sets an asynchronous exception, which Python
-raises between two bytecodes: a thread that is inside a C call (a driver waiting for its
-database, ``time.sleep``) sees it when that call returns. Until then it is *stuck*, and said to
-be so in the log. Some code is not interrupted, see ``thread_frames``. A C call that keeps the
-interpreter's lock stops the watchdog too.
+raises between two bytecodes. A thread in a C call (a driver, ``time.sleep``) sees it when that
+call returns; until then the log says that it is *stuck*. Some code is not interrupted, see
+``thread_frames``. A C call that keeps the interpreter's lock stops the watchdog too.
 
 https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
@@ -19,8 +18,7 @@ import math
 import signal
 import threading
 
-# The functions of ``signal`` also convert each argument and result to an enum, which takes longer
-# than the system call.
+# Those of ``signal`` convert each value to an enum, which takes longer than the system call.
 from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
 from _signal import signal as _set_handler
 from collections.abc import Callable
