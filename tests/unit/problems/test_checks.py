@@ -21,7 +21,7 @@ from django.urls import include, path
 from django.views.decorators.csrf import csrf_protect
 
 from beanstalk_dispatch import conf, views
-from beanstalk_dispatch.conf import SETTINGS
+from beanstalk_dispatch.conf import SETTINGS, Config
 from beanstalk_dispatch.conf.variables import BACKLOG_TOKEN, SIGNING_KEYS
 from beanstalk_dispatch.contrib.tasks.library import ImmediateBackend
 from beanstalk_dispatch.deploying import overview
@@ -57,7 +57,11 @@ def test_a_worker_set_up_well_has_nothing_to_report(env: Environment) -> None:
     assert ids() == []
 
 
-def test_a_web_machine_without_any_variable_has_nothing_to_report() -> None:
+def test_a_web_machine_without_any_variable_has_nothing_to_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ids() == []
+    monkeypatch.setattr(Config, "is_set", False)
     assert ids() == []
 
 

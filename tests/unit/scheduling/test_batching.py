@@ -47,6 +47,16 @@ def announced() -> Iterator[list[str]]:
     task_scheduled.disconnect(receiver)
 
 
+def test_a_call_is_sent_now_if_its_block_ends_meanwhile(
+    sqs: Sqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with batching("jobs"):
+        (block,) = batching_module.open_blocks()
+        monkeypatch.setattr(block, "_is_open", False)  # as another thread does
+        schedule_function("jobs", "record", 1)
+        assert sqs.labels == [1]
+
+
 def test_calls_of_a_block_are_sent_in_tens(sqs: Sqs, announced: list[str]) -> None:
     with batching("jobs"):
         ids = [schedule_function("jobs", "record", n) for n in range(9)]

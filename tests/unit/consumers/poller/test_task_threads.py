@@ -13,6 +13,7 @@ from beanstalk_dispatch.consumers.poller.in_flight import Ack, Nack
 from beanstalk_dispatch.consumers.poller.options import WorkerOptions
 from beanstalk_dispatch.consumers.poller.queue_state import MessageGroup
 from beanstalk_dispatch.consumers.poller.worker import Worker
+from beanstalk_dispatch.running.left_behind import threads
 from beanstalk_dispatch.running.limits import time_limit
 from beanstalk_dispatch.sqs.queue import Received
 from tests.workers import ACK, Recording, make_worker, messages, until, waiting_for
@@ -46,6 +47,16 @@ def test_a_message_that_is_acknowledged_is_to_be_deleted() -> None:
     worker.tasks._run_group(group_of(worker, messages(1)))
     assert (acknowledged(worker), requeued(worker)) == (["0"], [])
     assert (worker.counters.done, worker.counters.failed, worker.counters.running) == (1, 0, 0)
+
+
+def test_a_process_that_is_to_be_replaced_starts_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "MAX_LEFT", -1)
+    runner = Recording()
+    worker = make_worker(runner)
+    worker.tasks._run_group(group_of(worker, messages(1)))
+    assert (runner.bodies, requeued(worker)) == ([], [("0", 0.0)])
+    assert worker.tasks.spoiled is not None
+    assert worker.prefetch.next() is None
 
 
 def test_a_failed_message_is_requeued_with_its_delay() -> None:

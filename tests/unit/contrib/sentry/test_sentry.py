@@ -936,6 +936,15 @@ def test_a_before_send_of_the_projects_own_gets_every_event_without_the_body(
     assert list(generator) == []
 
 
+def test_requests_are_watched_until_there_is_a_client(
+    sentry: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "is_sending", lambda: False)
+    request_started.connect(setup._on_request_started)
+    setup._on_request_started()
+    assert request_started.disconnect(setup._on_request_started)
+
+
 POSTED = {"headers": {"X-Aws-Sqsd-Msgid": "1"}, "data": SECRET}
 
 
