@@ -118,7 +118,8 @@ class ServerProcess:
                         {"PYTHONPATH": os.pathsep.join(_import_path())}
                     ),
                 )
-            ours.sendall(pipe.to_frame(_hello()))
+            with suppress(BrokenPipeError):  # it has ended, as whoever waits for it will see
+                ours.sendall(pipe.to_frame(_hello()))
         except BaseException:
             ours.close()
             raise

@@ -319,6 +319,21 @@ def test_after_servers_that_have_ended_again_and_again_messages_wait(
     assert not server.has_ended()  # until the next one may be started
 
 
+def test_a_server_that_ends_before_it_is_told_anything_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Gone(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(["true"])
+            self.wait()
+
+    monkeypatch.setattr("beanstalk_dispatch.isolation.server_process.subprocess.Popen", Gone)
+    server = ServerProcess()
+    with pytest.raises(ServerEnded):
+        server.make_child()
+    server.close()
+
+
 def test_a_server_that_does_not_become_ready_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_process, "READY_SECONDS", 0.0001)
     server = ServerProcess()
