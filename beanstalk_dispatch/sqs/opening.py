@@ -183,7 +183,8 @@ def _describe_missing_queue(address: QueueAddress, client: SQSClient, config: Co
 
 def _create_dead_letter_queue(name: str, client: SQSClient) -> str:
     """Create a queue without a redrive policy, which would count each receive of a dead letter."""
-    return client.create_queue(QueueName=name, Attributes=_fifo_attributes(name))["QueueUrl"]
+    answer = client.create_queue(QueueName=name, Attributes=_fifo_attributes(name))
+    return str(member(answer, "QueueUrl"))
 
 
 def _fifo_attributes(name: str) -> dict[Any, str]:
@@ -194,16 +195,16 @@ def _create_queue(address: QueueAddress, client: SQSClient) -> str:
     """Create the queue, and a dead-letter queue for messages that were received ten times."""
     dead_letters = dead_letter_name(address.name)
     dead_letter_url = _create_dead_letter_queue(dead_letters, client)
-    arn = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])[
-        "Attributes"
-    ]["QueueArn"]
+    found = client.get_queue_attributes(QueueUrl=dead_letter_url, AttributeNames=["QueueArn"])
+    arn = member(found, "Attributes")["QueueArn"]
     redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": str(_MAX_RECEIVES)}
     logger.info("created queue=%s dead_letter_queue=%s", address.name, dead_letters)
-    return client.create_queue(
+    answer = client.create_queue(
         QueueName=address.name,
         Attributes={
             **_fifo_attributes(address.name),
             "VisibilityTimeout": str(_VISIBILITY_TIMEOUT_SECONDS),
             "RedrivePolicy": json.dumps(redrive),
         },
-    )["QueueUrl"]
+    )
+    return str(member(answer, "QueueUrl"))

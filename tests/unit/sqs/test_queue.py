@@ -64,6 +64,21 @@ def test_a_page_in_place_of_an_answer_is_a_send_error(
         open_queue("other")
 
 
+@pytest.mark.parametrize("spoiled", ["CreateQueue", "GetQueueAttributes"])
+def test_a_page_in_place_of_the_answer_for_a_new_queue_is_a_send_error(
+    sqs_env: Environment, proxy: Proxy, queue_name: str, spoiled: str
+) -> None:
+    sqs_env(
+        DISPATCH_SQS_ENDPOINT_URL=proxy.url,
+        DISPATCH_CREATE_QUEUES="True",
+        DISPATCH_QUEUES=f"new={queue_name}-new",
+    )
+    page = (200, "<html>Please log in to the network</html>")
+    proxy.spoil = lambda operation, request: page if operation == spoiled else None
+    with pytest.raises(SendError, match="CreateQueue on .*: UnexpectedAnswer: .* has no "):
+        open_queue("new")
+
+
 @pytest.mark.parametrize("answer", [(200, "[]"), (403, "<html>Zur\udcfcck</html>")])
 def test_an_answer_that_boto3_cannot_read_is_a_send_error(
     sqs_env: Environment, proxy: Proxy, answer: Answer
