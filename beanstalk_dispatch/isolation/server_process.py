@@ -118,7 +118,7 @@ class ServerProcess:
                         {"PYTHONPATH": os.pathsep.join(_import_path())}
                     ),
                 )
-            with suppress(BrokenPipeError):  # it has ended, as whoever waits for it will see
+            with suppress(BrokenPipeError):  # the first wait for it finds that it has ended
                 ours.sendall(pipe.to_frame(_hello()))
         except BaseException:
             ours.close()

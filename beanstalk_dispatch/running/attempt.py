@@ -21,24 +21,24 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.process.state import FORKS
 from beanstalk_dispatch.resuming import NextLeg
-from beanstalk_dispatch.running.definitions.entries import made_entry
-from beanstalk_dispatch.running.definitions.options import time_limit_of
-from beanstalk_dispatch.running.definitions.parameters import explain_mismatch, read_parameters
-from beanstalk_dispatch.running.limits.expected_end import expect_end
-from beanstalk_dispatch.running.limits.outer_limit import (
+from beanstalk_dispatch.safe_task import Retry, SafeTask
+from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
+
+from .consumer import NOBODY
+from .coroutines import run_to_end
+from .definitions.entries import entries_by_name
+from .definitions.options import time_limit_of
+from .definitions.parameters import explain_mismatch, read_parameters
+from .left_behind import connections
+from .limits.expected_end import expect_end
+from .limits.outer_limit import (
     allow,
     call_within_outer_limit,
     expect_rest,
     send_signal,
     speakable,
 )
-from beanstalk_dispatch.running.limits.time_limit import GRACE, TimeLimitExceeded, time_limit
-from beanstalk_dispatch.safe_task import Retry, SafeTask
-from beanstalk_dispatch.signals import task_finished, task_started, task_stuck
-
-from .consumer import NOBODY
-from .coroutines import run_to_end
-from .left_behind import connections
+from .limits.time_limit import GRACE, TimeLimitExceeded, time_limit
 from .process_exceptions import is_for_the_process
 from .retries import RetryDecision, decide
 from .run import DONE, Run, failure_of
@@ -252,7 +252,7 @@ def _handle_failure(run: Run, exc: BaseException) -> None:
 
 def _explain_wrong_arguments(exc: TypeError, message: Message, run: Run) -> None:
     """Note it in the error if the task does not take the arguments of its message."""
-    task = made_entry(message.function, run.config)
+    task = entries_by_name(run.config).get(message.function)
     parameters = read_parameters(task) if task else None
     if parameters is None:
         return

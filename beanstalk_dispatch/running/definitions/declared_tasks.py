@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard, cast
 
 from django.utils.module_loading import import_string
 
@@ -67,13 +67,17 @@ def _defined_in(
     """Yield the tasks that a module defines. One that it imports belongs to another module."""
     for each in [*vars(module).values()]:
         path = ""
-        # isinstance() would evaluate a lazy object of the project's.
-        if issubclass(type(each), type) and issubclass(each, SafeTask):
+        if _is_safe_task(each):
             path = "" if _is_base(each, config) else f"{each.__module__}.{each.__qualname__}"
         elif is_task(each):
             path = each.module_path
         if path.rpartition(".")[0] == module.__name__:
             yield path, each
+
+
+def _is_safe_task(listed: object) -> TypeGuard[type[SafeTask]]:
+    # isinstance() would evaluate a lazy object of the project's.
+    return issubclass(type(listed), type) and issubclass(cast("type", listed), SafeTask)
 
 
 def _is_base(task_class: type[SafeTask], config: Config) -> bool:
@@ -103,9 +107,7 @@ def why_no_task(item: str) -> str:
     homes += [
         each.__module__
         for _, each in module
-        if issubclass(type(each), type)
-        and issubclass(each, SafeTask)
-        and each.run is not SafeTask.run
+        if _is_safe_task(each) and each.run is not SafeTask.run
     ]
     remedy = ""
     if functions:

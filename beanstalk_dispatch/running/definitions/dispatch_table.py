@@ -38,7 +38,7 @@ from .declared_tasks import (
     is_task_of_django,
     why_no_task,
 )
-from .entries import Entry, entries_by_name, made_entry
+from .entries import Entry, entries_by_name
 
 logger = logging.getLogger("beanstalk_dispatch")
 
@@ -267,7 +267,7 @@ def entry(name: str, config: Config) -> Entry:
 
     Raise UnknownFunction if there is none, ConfigurationError if the configured class is wrong.
     """
-    if (found := made_entry(name, config)) is None:
+    if (found := entries_by_name(config).get(name)) is None:
         found = _make_entry(name, config)
         if policy := config.policy(name):
             of_run = {option: value for option, value in policy.items() if option in POLICY}

@@ -123,10 +123,5 @@ def arguments_of(task: Entry, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
 @functools.lru_cache(maxsize=1)
 def entries_by_name(config: Config) -> dict[str, Entry]:
-    """Return the dictionary of the used entries by their names. It has no limit."""
+    """Return the dictionary of the entries that were made, by their names. It has no limit."""
     return {}
-
-
-def made_entry(name: str, config: Config) -> Entry | None:
-    """Return the table's entry of that name if it was made before. Nothing is imported."""
-    return entries_by_name(config).get(name)

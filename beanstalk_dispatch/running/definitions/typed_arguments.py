@@ -202,9 +202,10 @@ def _read_any_of(annotations: Sequence[Any], value: Any) -> Any:
     for each in annotations:
         try:
             return read(each, value)
-        except Exception as exc:  # the next one may fit
-            if isinstance(exc, NameError):
-                raise
+        except NameError:
+            raise
+        except Exception:  # noqa: S112 - the next one may fit
+            continue
     raise CannotRebuild
 
 

@@ -1,4 +1,4 @@
-"""Where other threads are now: whether one may be interrupted there, and which run a function.
+"""Finds the code that other threads run, and decides whether one may be interrupted there.
 
 An interrupt raises an exception between two bytecodes. Most code of a task loses nothing but its
 own work. The code listed here changes something that all tasks share, and cannot undo half of it.

@@ -44,7 +44,7 @@ def decode(run: Run) -> Message:
     Raise a MessageError if it is not one.
     """
     delivery, config = run.delivery, run.config
-    if delivery.task_name and delivery.is_periodic:
+    if delivery.is_periodic:
         return _periodic_message(run)
     keys = config.signing_keys
     return Message.decode(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 from typing import Final
 
 from beanstalk_dispatch.exceptions import UnknownFunction
@@ -35,7 +34,7 @@ _NOT_RUN: Final = frozenset(
 def report(run: Run) -> Surround:
     """Surround the delivery with the observers' ``delivering``; log and signal its outcome."""
     observers = configured_observers(run.config)
-    with observed(observers, "delivering", run) if observers else nullcontext():
+    with observed(observers, "delivering", run):
         result = yield
         run.outcome = result.outcome
         run.set_fate(result)

@@ -116,7 +116,7 @@ def test_a_thread_with_such_code_on_its_stack(
 def test_our_own_code_may_be_about_to_take_a_lock(
     module: str, innermost: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From Python 3.14 on, an interrupt may leave that lock locked. A task in C is no such code."""
+    """From Python 3.14 on, an interrupt may leave that lock locked. A task in C takes none."""
     frames: list[FrameType | None] = []
 
     def keep_frame() -> None:
