@@ -34,7 +34,7 @@ class BeanstalkDispatchConfig(AppConfig):
         values = conf.values_of(CORE)
         # The class is first, because it may report what is logged from here on.
         if values.sources[SAFE_TASK.variable] != "default":
-            from beanstalk_dispatch.running.definitions import configured  # noqa: PLC0415
+            from .running.definitions import configured  # noqa: PLC0415
 
             configured.start_configured_class()
         if PROCESS.is_server:

@@ -16,15 +16,14 @@ from typing import Any, Final, Never, cast
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS
 
-from beanstalk_dispatch.running.definitions.configured import configured_observers
-from beanstalk_dispatch.running.definitions.parameters import advice_on
-
 from .conf import Config, get_config, is_test
 from .consumers.calling_process import run_here
 from .exceptions import SchedulingError, SendError
 from .logging.log_lines import quoted_error
 from .messages import record
 from .process.state import no_fork
+from .running.definitions.configured import configured_observers
+from .running.definitions.parameters import advice_on
 from .scheduling import gathering, later, outbox
 from .scheduling.batching import CollectedCalls
 from .scheduling.call import Call, Function

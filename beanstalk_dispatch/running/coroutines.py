@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from asgiref.sync import async_to_sync
 from django.db import connections
 
-from beanstalk_dispatch.running.limits.time_limit import GRACE, TimeLimitExceeded, time_limit
+from .limits.time_limit import GRACE, TimeLimitExceeded, time_limit
 
 T = TypeVar("T")
 

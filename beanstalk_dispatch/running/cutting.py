@@ -11,12 +11,12 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged
 from beanstalk_dispatch.observers import observed
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.leases.lease import ENDED_SECONDS
-from beanstalk_dispatch.running.limits.outer_limit import send_signal
 from beanstalk_dispatch.safe_task import SafeTask
 from beanstalk_dispatch.signals import task_finished
 
 from .crash_ledger import MAX_CUTS
+from .leases.lease import ENDED_SECONDS
+from .limits.outer_limit import send_signal
 from .refusing import sent_to_dead_letter_queue
 from .run import Run
 

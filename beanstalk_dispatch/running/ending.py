@@ -18,13 +18,13 @@ from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.message import Message, now
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.observers import observed
-from beanstalk_dispatch.running.definitions.configured import configured_observers
-from beanstalk_dispatch.running.definitions.dispatch_table import entry
-from beanstalk_dispatch.running.definitions.entries import Entry
-from beanstalk_dispatch.running.leases.lease import WHY_CANCELLED
 from beanstalk_dispatch.safe_task import SafeTask
 
 from .consumer import NOBODY
+from .definitions.configured import configured_observers
+from .definitions.dispatch_table import entry
+from .definitions.entries import Entry
+from .leases.lease import WHY_CANCELLED
 from .run import Run
 
 logger = logging.getLogger("beanstalk_dispatch.task")

@@ -17,7 +17,8 @@ from beanstalk_dispatch.messages.message import Message
 from beanstalk_dispatch.messages.outcomes import Outcome
 from beanstalk_dispatch.observers import OwnObserver
 from beanstalk_dispatch.process import clock
-from beanstalk_dispatch.running.definitions.declared_tasks import is_listed
+
+from .definitions.declared_tasks import is_listed
 
 UNLISTED: Final = "unlisted"
 """The function of a message that names no listed task, so that metrics have few labels."""

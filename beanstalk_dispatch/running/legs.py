@@ -14,9 +14,9 @@ from beanstalk_dispatch.messages import record
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged, required
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import PROGRESS, NextLeg, progress
-from beanstalk_dispatch.running.leases.lease import ENDED_SECONDS, task_key
 
 from .coroutines import call_outside_of_loop
+from .leases.lease import ENDED_SECONDS, task_key
 from .left_behind import connections
 from .run import Run
 

@@ -20,10 +20,10 @@ from beanstalk_dispatch.exceptions import (
 )
 from beanstalk_dispatch.logging.log_lines import quoted, quoted_error
 from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
-from beanstalk_dispatch.running.limits.outer_limit import speakable
-from beanstalk_dispatch.running.limits.time_limit import TimeLimitExceeded
 
 from . import dead_letters
+from .limits.outer_limit import speakable
+from .limits.time_limit import TimeLimitExceeded
 from .process_exceptions import is_for_the_process
 from .run import Run, failure_of
 from .waiting import refused_here

@@ -6,8 +6,9 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from beanstalk_dispatch.running.definitions.options import seconds_of
 from beanstalk_dispatch.safe_task import RETRY_LIMIT, Retry, SafeTask
+
+from .definitions.options import seconds_of
 
 MAX_BACKOFF_SECONDS: Final = 3600.0
 """The longest delay that a task's ``retry_backoff`` grows to, in seconds."""

@@ -17,9 +17,9 @@ from beanstalk_dispatch.messages.outcomes import Outcome, Result, Successor
 from beanstalk_dispatch.messages.shared_cache import CacheEntry
 from beanstalk_dispatch.process import clock
 from beanstalk_dispatch.resuming import Leg
-from beanstalk_dispatch.running.definitions.entries import Entry
 from beanstalk_dispatch.safe_task import SafeTask
 
+from .definitions.entries import Entry
 from .running_tasks import RunningTask
 
 DONE: Final = Result(outcome=Outcome.DONE)

@@ -15,7 +15,8 @@ from beanstalk_dispatch.conf.queue_address import is_fifo
 from beanstalk_dispatch.messages.delivery import Delivery
 from beanstalk_dispatch.messages.shared_cache import cache_key, cache_of, errors_logged
 from beanstalk_dispatch.process import state
-from beanstalk_dispatch.running.leases.lease import ENDED_SECONDS
+
+from .leases.lease import ENDED_SECONDS
 
 logger = logging.getLogger("beanstalk_dispatch.task")
 
